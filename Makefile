@@ -1,0 +1,37 @@
+# Each target sets up what it needs: a virtual environment in .venv, with the exact versions of constraints.txt.
+#   make PYTHON=python3.12 VENV=/tmp/venv test     another interpreter, another place
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install sweep test check format
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(INSTALLED)  ## create .venv and install chronotune into it, editable
+
+sweep: $(INSTALLED)  ## the first sweep: solar data, embedded model, a few minutes on 2 cores
+	$(BIN)/chronotune run tuning/quickstart.yaml
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## lint, formatting, types, sizes
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python tools/sizes.py src tests
+
+format: $(INSTALLED)  ## repair what the linter and the formatter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# pip before 25.1 knows no dependency groups
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@

@@ -1,0 +1,240 @@
+"""The recipe of a sweep: everything that decides its outcome, in one frozen object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Self, TypeAlias
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from chronotune.config.base import Breach, Declaration, Name, refuse
+from chronotune.config.cluster import ClusterProfile
+from chronotune.config.model import ModelPreset
+from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
+
+Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
+
+BUILT_IN_SETS = ("none", "known", "all")
+
+
+class DataConfig(Declaration):
+    """The series to forecast."""
+
+    source: Literal["steel", "solar", "file"] = Field(
+        description="steel: UCI 851, downloaded once; solar: embedded; file: your own CSV or Parquet at path."
+    )
+    path: str | None = Field(None, description="The file; for steel, a copy that is already there.")
+    time: str = Field(description="Column of timestamps (the start of each interval).")
+    target: str = Field(description="Column to forecast.")
+    id: str | None = Field(None, description="Column that tells the series of a panel apart.")
+    past_only: list[str] = Field(default_factory=list, description="Covariates whose future is unknown.")
+    known_future: list[str] = Field(default_factory=list, description="Covariates known in advance, e.g. calendar.")
+    covariate_sets: dict[Name, list[str]] = Field(
+        default_factory=dict, description="Named subsets for the search, beside the built-in none, known and all."
+    )
+    fill_gaps: bool = Field(False, description="Insert rows of missing values where time steps are missing.")
+    seasons: list[PositiveInt] = Field(
+        min_length=1, description="Seasonal periods in steps, the main one first: it scales MASE and SQL."
+    )
+
+    @model_validator(mode="after")
+    def _columns_have_one_role(self) -> Self:
+        refuse([*_path_breaches(self), *_role_breaches(self), *_set_breaches(self)])
+        return self
+
+    @property
+    def sets(self) -> dict[str, tuple[str, ...]]:
+        """All covariate sets by name, columns in model order: past-only first, then known-future."""
+        order = [*self.past_only, *self.known_future]
+        named = {name: tuple(c for c in order if c in columns) for name, columns in self.covariate_sets.items()}
+        return {"none": (), "known": tuple(self.known_future), "all": tuple(order), **named}
+
+
+class SplitConfig(Declaration):
+    """How time is cut: training first, then validation, then test."""
+
+    validation: PositiveFloat = Field(0.15, lt=1, description="Share of the time range.")
+    test: PositiveFloat = Field(0.2, lt=1, description="Share of the time range, at its end.")
+    validation_origins: PositiveInt = Field(24, description="Forecast origins, spread evenly over the segment.")
+    stride: PositiveInt | None = Field(None, description="Steps between possible origins; null: the horizon.")
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Self:
+        if (held_out := self.validation + self.test) >= 1:
+            rule = f"and test must leave time to train on, but together they are {held_out:g} of it"
+            refuse([Breach(("validation",), rule, "Make them add up to less than 1; 0.15 and 0.2 are usual")])
+        return self
+
+
+class Budget(Declaration):
+    """What the sweep may spend, in training windows seen."""
+
+    trials: PositiveInt = Field(description="Configurations to try.")
+    windows: PositiveInt = Field(description="Full budget of a trial; the learning rate reaches 0 here.")
+    stop_at: PositiveInt | None = Field(
+        None, description="End training here although the schedule is longer; written by export."
+    )
+    minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts.")
+    keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
+
+    @model_validator(mode="after")
+    def _stop_inside(self) -> Self:
+        if self.stop_at is not None and self.stop_at > self.windows:
+            rule = f"must not exceed budget.windows, but {self.stop_at} > {self.windows}"
+            refuse([Breach(("stop_at",), rule, "Lower it, or remove it to train to the end")])
+        return self
+
+
+class EarlyStopping(Declaration):
+    """ASHA on windows seen: at each rung only the best share goes on."""
+
+    kind: Literal["asha", "none"] = Field("asha", description="none: every trial gets its full budget.")
+    grace: PositiveInt = Field(description="Windows of the first rung: no trial is judged before.")
+    reduction: int = Field(3, ge=2, description="One in this many goes on; each rung is this many times the last.")
+
+
+class SearchConfig(Declaration):
+    """How configurations are proposed."""
+
+    sampler: Literal["tpe", "random"] = Field("tpe", description="tpe: learn from past trials; random: do not.")
+    startup_trials: PositiveInt = Field(8, description="Random trials before TPE begins to learn.")
+
+
+class Tracking(Declaration):
+    """The MLflow mirror of the sweep."""
+
+    enabled: bool = Field(True, description="false: nothing is sent to MLflow.")
+    uri: str | None = Field(None, description="A tracking server; null: MLflow's own default in this folder.")
+    experiment: str = Field("chronotune", description="MLflow experiment that the run goes to.")
+
+
+class Recipe(Declaration):
+    """A sweep, completely described. In YAML, model, search_space and cluster may be names of shipped files."""
+
+    name: Name = Field(description="Names the folder of the sweep and its MLflow run.")
+    data: DataConfig = Field(description="The series to forecast.")
+    horizon: PositiveInt = Field(description="Steps to forecast.")
+    split: SplitConfig = Field(SplitConfig(), description="How time is cut into training, validation and test.")
+    model: ModelPreset = Field(description="Which weights to fine-tune.")
+    search_space: SearchSpace = Field(description="What may vary between trials.")
+    objective: Objective = Field("sql", description="Validation metric to minimise, in original units.")
+    budget: Budget = Field(description="What the sweep may spend.")
+    early_stopping: EarlyStopping = Field(description="When a trial is given up.")
+    search: SearchConfig = Field(SearchConfig(), description="How configurations are proposed.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
+    tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
+    cluster: ClusterProfile = Field(description="Where the trials run.")
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Windows seen at which a trial is scored, the last being where its training ends."""
+        end = self.budget.stop_at or self.budget.windows
+        rungs, rung = [], self.early_stopping.grace
+        while rung < end:
+            rungs.append(rung)
+            rung *= self.early_stopping.reduction
+        return (*rungs, end)
+
+    @property
+    def stride(self) -> int:
+        """Steps between possible forecast origins."""
+        return self.split.stride or self.horizon
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        refuse([*_unknown_sets(self), *_too_long_contexts(self), *_lora_without_rank(self), *_late_grace(self)])
+        return self
+
+
+def _path_breaches(data: DataConfig) -> Iterator[Breach]:
+    if data.source == "file" and data.path is None:
+        yield Breach(("path",), "is needed when source is file", "Give the path of a CSV or Parquet file")
+    if data.source == "solar" and data.path is not None:
+        yield Breach(
+            ("path",),
+            f"has no meaning for the embedded solar data, but is {data.path}",
+            "Remove it, or set source: file",
+        )
+
+
+def _role_breaches(data: DataConfig) -> Iterator[Breach]:
+    singles = {"time": data.time, "target": data.target, "id": data.id}
+    roles = [(key, column) for key, column in singles.items() if column is not None]
+    roles += [("past_only", column) for column in data.past_only]
+    roles += [("known_future", column) for column in data.known_future]
+    first: dict[str, str] = {}
+    for key, column in roles:
+        if column in first:
+            rule = f"repeats column {column!r}, which {first[column]} already has, but a column has one role"
+            yield Breach((key,), rule, "Name it in one place only")
+        first.setdefault(column, key)
+
+
+def _set_breaches(data: DataConfig) -> Iterator[Breach]:
+    declared = [*data.past_only, *data.known_future]
+    for name, columns in data.covariate_sets.items():
+        if name in BUILT_IN_SETS:
+            yield Breach(("covariate_sets", name), "is built in and cannot be redefined", "Choose another name")
+        if strange := [column for column in columns if column not in declared]:
+            yield Breach(
+                ("covariate_sets", name),
+                f"may only hold declared covariates, but holds {', '.join(map(repr, strange))}",
+                "Declare them under past_only or known_future first",
+            )
+
+
+def _unknown_sets(recipe: Recipe) -> Iterator[Breach]:
+    known = recipe.data.sets
+    for name in extremes(recipe.search_space.covariates):
+        if name not in known:
+            yield Breach(
+                ("search_space", "covariates"),
+                f"must name covariate sets of the recipe ({', '.join(known)}), but names {name!r}",
+                "Define it under data.covariate_sets, or leave it out",
+            )
+
+
+def _too_long_contexts(recipe: Recipe) -> Iterator[Breach]:
+    longest, limit = max(extremes(recipe.search_space.context_length)), recipe.model.max_context_length
+    if longest > limit:
+        yield Breach(
+            ("search_space", "context_length"),
+            f"reaches {longest}, but model {recipe.model.name} takes at most {limit}",
+            "Shorten it, or choose a search space made for this model",
+        )
+
+
+def _lora_without_rank(recipe: Recipe) -> Iterator[Breach]:
+    space = recipe.search_space
+    rank_when = space.lora_rank.when.get("mode", "lora")
+    wanted = rank_when if isinstance(rank_when, list) else [rank_when]
+    if "lora" in extremes(space.mode) and "lora" not in wanted:
+        rule = f"must apply to every LoRA trial, but only applies when mode is {rank_when}"
+        yield Breach(("search_space", "lora_rank"), rule, "Write when: {mode: lora}")
+
+
+def _late_grace(recipe: Recipe) -> Iterator[Breach]:
+    if (grace := recipe.early_stopping.grace) > (windows := recipe.budget.windows):
+        yield Breach(
+            ("early_stopping", "grace"),
+            f"must not exceed budget.windows, but {grace} > {windows}",
+            "Lower it to about a ninth of budget.windows",
+        )
+
+
+def distinct_sets(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Covariate sets that the space can ask for, by name; sets with equal columns appear once."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name in extremes(recipe.search_space.covariates):
+        seen.setdefault(recipe.data.sets[name], name)
+    return {name: columns for columns, name in seen.items()}
+
+
+def without_duplicate_sets(recipe: Recipe) -> Recipe:
+    """The same recipe with only one name for each distinct covariate set, so that no trial is run twice."""
+    parameter, names = recipe.search_space.covariates, list(distinct_sets(recipe))
+    if not isinstance(parameter, Choice) or len(names) == len(parameter.values):
+        return recipe
+    kept = Choice(values=list(names)) if len(names) > 1 else Fixed(value=names[0])
+    space = recipe.search_space.model_copy(update={"covariates": kept})
+    return recipe.model_copy(update={"search_space": space})
