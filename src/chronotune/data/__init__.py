@@ -1,0 +1,1 @@
+"""From a file to forecast windows: read, check, split by time, cut."""
