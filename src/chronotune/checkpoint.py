@@ -1,0 +1,164 @@
+"""Folders that are complete or absent: checkpoints of a training run, and anything else written like them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from chronotune.errors import ChronotuneError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, STATE, META = "weights.safetensors", "state.pt", "meta.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training run between two steps."""
+
+    weights: dict[str, Tensor]
+    """The trained parameters by name: all of them, or only the adapters."""
+    state: dict[str, Any]
+    """Optimizer and random number generators: tensors and plain values."""
+    meta: dict[str, Any]
+    """Progress and settings, as JSON holds them."""
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint that appears complete or not at all; one already there under this name is replaced.
+
+    Raises:
+        ChronotuneError: It cannot be written, or `folder` is something else than a checkpoint.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+    from torch import save
+
+    if folder.exists() and not (folder / META).exists():
+        raise ChronotuneError(f"a checkpoint must not replace {folder}, which is none; move it away")
+    try:
+        with appearing(folder) as partial:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
+                partial / WEIGHTS,
+            )
+            save(checkpoint.state, partial / STATE)
+            digests = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
+            meta = {**checkpoint.meta, "format": _FORMAT, "sha256": digests}
+            (partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ChronotuneError(
+            f"cannot write checkpoint {folder}: {_first_line(error)}; check rights and free space"
+        ) from error
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a checkpoint and verify the digests of its files. Nothing in it is executed.
+
+    Raises:
+        ChronotuneError: It is missing, damaged, or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from torch import load
+
+    try:
+        meta = read_meta(folder)
+        for name, digest in meta["sha256"].items():
+            if sha256(folder / name) != digest:
+                raise ValueError(f"{name} does not have the SHA-256 that was written")
+        return Checkpoint(
+            load_file(folder / WEIGHTS), load(folder / STATE, map_location="cpu", weights_only=True), meta
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Progress and settings of a checkpoint, without its weights.
+
+    Raises:
+        ChronotuneError: There is no checkpoint, or none that this version reads.
+    """
+    try:
+        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+        version = meta["format"]
+    except FileNotFoundError:
+        raise ChronotuneError(f"there is no checkpoint in {folder}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+    if version != _FORMAT:
+        raise ChronotuneError(
+            f"checkpoint {folder} must have format {_FORMAT}, but has {version}; use the chronotune that wrote it"
+        )
+    return meta
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights, in hex, as recorded when it was written."""
+    digest: str = read_meta(folder)["sha256"][WEIGHTS]
+    return digest
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse to continue a checkpoint whose settings differ from those of the run that wants it.
+
+    Raises:
+        ChronotuneError: Names every setting that differs.
+    """
+    keys = sorted({*theirs, *ours})
+    if wrong := [f"{k} is {theirs.get(k)} there and {ours.get(k)} here" for k in keys if theirs.get(k) != ours.get(k)]:
+        raise ChronotuneError(f"checkpoint {folder} must be of a run with the same settings, but {'; '.join(wrong)}")
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` when the block ends without an error.
+
+    Until then it is a hidden sibling. Its files reach the disk before it gets its name, so that after a crash the
+    folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
+    """
+    partial, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        partial.rename(folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

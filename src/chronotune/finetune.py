@@ -1,0 +1,284 @@
+"""Fine-tune a Chronos-2 model in slices of a budget counted in windows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chronotune import checkpoint
+from chronotune.config.space import Hyperparameters
+from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
+from chronotune.data.panel import Panel, Window
+from chronotune.errors import ChronotuneError
+from chronotune.pretrained import quiet
+from chronotune.trainable import OwnRandomness, Trainable, fingerprint, has_bf16
+
+if TYPE_CHECKING:
+    from chronos.chronos2.model import Chronos2Model
+    from torch import Tensor
+    from torch.optim import AdamW
+
+_MAX_GRADIENT_NORM = 1.0
+
+
+class NonFiniteLossError(ChronotuneError):
+    """Training diverged; the weights are those before the step that did."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run stands after `FineTuner.advance`."""
+
+    windows_seen: int
+    """Since the start of training."""
+    steps: int
+    """Optimizer steps since the start of training."""
+    loss: float
+    """Mean training loss over the windows of this call; NaN when there were none.
+
+    Not comparable between configurations: it is in units of each context's own spread, and an average over covariate
+    rows too.
+    """
+    learning_rate: float
+    """Of the last step."""
+    seconds: float
+    """Wall time of this call."""
+
+
+class FineTuner:
+    """One training run: a copy of the base model, its optimizer and its own random numbers.
+
+    However `advance` is sliced, whatever is forecast in between, and across `save` and `restore` in another process,
+    the result is the same: to the last bit on a CPU with the same number of threads. Optimizer, loss and clipping
+    are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over `budget_windows`,
+    also when training ends earlier.
+
+    Attributes:
+        model: The model in training, in evaluation mode between calls; `forecaster.predict_windows` takes it.
+        windows_seen: Training windows since the start.
+        steps: Optimizer steps since the start.
+        device: Where it trains.
+    """
+
+    def __init__(
+        self,
+        model: Chronos2Model,
+        panel: Panel,
+        hyperparameters: Hyperparameters,
+        *,
+        train_end: int,
+        horizon: int,
+        covariates: Sequence[str],
+        budget_windows: int,
+        rungs: Sequence[int],
+        seed: int,
+        device: str | None = None,
+    ) -> None:
+        """Copy the model and set up training; nothing is trained yet.
+
+        Args:
+            model: The base model in fp32; it is copied, never changed.
+            panel: Only what lies before `train_end` is read.
+            hyperparameters: One point of the search space.
+            train_end: Position on the time axis where training contexts and targets end.
+            horizon: Steps to forecast.
+            covariates: Names of the columns behind `hyperparameters.covariates`.
+            budget_windows: Length of the learning-rate schedule.
+            rungs: Windows seen that are reached exactly, ascending; training ends at the last, at most the budget.
+            seed: Of windows, dropout and the first values of adapters.
+            device: Where to train, in torch's words; None for the first visible GPU, else the CPU.
+
+        Raises:
+            ChronotuneError: The context is longer than the model takes, no series is long enough to train on, or
+                LoRA is asked for without a rank or without `peft` installed.
+        """
+        import torch
+
+        _check_plan(rungs, budget_windows)
+        check_context(hyperparameters.context_length, model.chronos_config.context_length)
+        self._hyperparameters, self._horizon, self._seed = hyperparameters, horizon, seed
+        self._budget, self._rungs = budget_windows, tuple(rungs)
+        self.windows_seen = self.steps = 0
+        self._panel = panel.until(train_end).select(covariates)
+        self._candidates = trainable_series(self._panel, horizon)
+        self._settings = {
+            **hyperparameters.model_dump(),
+            "seed": seed,
+            "budget_windows": budget_windows,
+            "horizon": horizon,
+            "train_end": train_end,
+            "columns": list(self._panel.covariates),
+            "base_model": fingerprint(model),
+        }
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._random = OwnRandomness(seed, self.device)
+        with self._random.active():
+            self._trainable = Trainable(model, hyperparameters, horizon, self.device)
+        self.model = self._trainable.model
+        self._optimizer: AdamW | None = torch.optim.AdamW(
+            self._trainable.parameters.values(), lr=hyperparameters.learning_rate, weight_decay=0.0, fused=True
+        )
+
+    def advance(self, to_windows: int) -> Progress:
+        """Train in whole optimizer steps until at least `to_windows` windows have been seen.
+
+        Every rung is the end of a step and so reached exactly; any other number is passed by less than a step. When
+        it has been reached already, nothing is done.
+
+        Raises:
+            NonFiniteLossError: The loss or its gradient became NaN or infinite.
+        """
+        assert to_windows <= self._rungs[-1], f"training ends at {self._rungs[-1]} windows, not at {to_windows}"
+        begin, before, total = time.perf_counter(), self.windows_seen, 0.0
+        self.model.train()
+        try:
+            with self._random.active():
+                while self.windows_seen < to_windows:
+                    size, loss = self._step()
+                    total += size * loss
+        finally:
+            self.model.eval()
+        mean = total / (self.windows_seen - before) if self.windows_seen > before else math.nan
+        rate = self._live_optimizer().param_groups[0]["lr"]
+        return Progress(self.windows_seen, self.steps, mean, rate, time.perf_counter() - begin)
+
+    def _step(self) -> tuple[int, float]:
+        """One optimizer step: its windows and their mean loss."""
+        optimizer = self._live_optimizer()
+        rate = self._hyperparameters.learning_rate * (1 - self.windows_seen / self._budget)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        size = step_size(self.windows_seen, self._hyperparameters.effective_batch, self._rungs)
+        loss = self._backward(size)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.windows_seen += size
+        self.steps += 1
+        return size, loss
+
+    def _backward(self, size: int) -> float:
+        """Gradients, clipped, of the mean loss over this step's windows; and that loss."""
+        import torch
+
+        windows = draw_windows(
+            self._panel, self._candidates, self._horizon, seed=self._seed, step=self.steps, size=size
+        )
+        micro, losses = self._hyperparameters.windows, []
+        for start in range(0, size, micro):
+            part = windows[start : start + micro]
+            loss = self._loss(part) * (len(part) / size)
+            loss.backward()
+            losses.append(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self._trainable.parameters.values(), _MAX_GRADIENT_NORM)
+        total, length = torch.stack([torch.stack(losses).sum(), norm]).tolist()  # the step's one wait for a GPU
+        self._check_finite(total, length)
+        return float(total)
+
+    def _loss(self, windows: Sequence[Window]) -> Tensor:
+        """The library's training loss of some windows; in bfloat16 where the device has it."""
+        import torch
+
+        batch = collate(self._panel, windows, self._hyperparameters.context_length, self._horizon)
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in vars(batch).items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16(self.device)):
+            loss: Tensor = self.model(**tensors, num_output_patches=self._trainable.output_patches).loss
+        return loss
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            rate = self._live_optimizer().param_groups[0]["lr"]
+            raise NonFiniteLossError(
+                f"training must stay finite, but at step {self.steps} the loss was {loss:.4g} and the norm of its "
+                f"gradient {norm:.4g}; the learning rate {rate:.3g} may be too high, or the data have extreme values"
+            )
+
+    def save(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
+        """Write all that `restore` needs; the folder appears complete or not at all.
+
+        Args:
+            folder: A checkpoint that is already there is replaced.
+            notes: The caller's own, for `restore` and `read_notes` to give back; what JSON can hold.
+
+        Raises:
+            ChronotuneError: It cannot be written.
+        """
+        state = {"optimizer": self._live_optimizer().state_dict(), "random": self._random.state}
+        meta = {
+            "windows_seen": self.windows_seen,
+            "steps": self.steps,
+            "rungs": list(self._rungs),
+            "settings": self._settings,
+            "notes": dict(notes or {}),
+        }
+        checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta))
+
+    def restore(self, folder: Path) -> dict[str, Any]:
+        """Go on from a checkpoint of a run with the same arguments; only rungs not yet reached may differ.
+
+        Returns:
+            The notes that were saved with it.
+
+        Raises:
+            ChronotuneError: The checkpoint is missing, damaged, or of a run with other settings. The tuner is then
+                no longer fit for use, unless the fault is one of these settings.
+        """
+        optimizer, saved = self._live_optimizer(), checkpoint.read(folder)
+        meta = saved.meta
+        try:
+            seen, steps, notes = meta["windows_seen"], meta["steps"], dict(meta["notes"])
+            theirs = _identity(meta["settings"], meta["rungs"], seen)
+            checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
+            self._trainable.load(saved.weights)
+            optimizer.load_state_dict(saved.state["optimizer"])
+            self._random.load(saved.state["random"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ChronotuneError(f"checkpoint {folder} does not fit this training run: {error}") from error
+        self.windows_seen, self.steps = seen, steps
+        return notes
+
+    def export(self, folder: Path) -> None:
+        """Write plain weights that `Chronos2Pipeline.from_pretrained` loads: adapters merged, config up to date.
+
+        Raises:
+            ChronotuneError: `folder` exists and is not empty, or cannot be written.
+        """
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise ChronotuneError(f"an export must not overwrite {folder}; choose another name or delete it")
+        try:
+            with checkpoint.appearing(folder) as partial, quiet():
+                self._trainable.merged().save_pretrained(partial)
+        except OSError as error:
+            raise ChronotuneError(f"cannot write {folder}: {error}; check rights and free space") from error
+
+    def close(self) -> None:
+        """Free the optimizer and the gradients; the model still forecasts and can be exported."""
+        self._optimizer = None
+        self.model.zero_grad(set_to_none=True)
+
+    def _live_optimizer(self) -> AdamW:
+        assert self._optimizer is not None, "the tuner was closed"
+        return self._optimizer
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """The notes of a checkpoint, without reading its weights.
+
+    Raises:
+        ChronotuneError: There is no checkpoint, or a damaged one.
+    """
+    return dict(checkpoint.read_meta(folder).get("notes", {}))
+
+
+def _check_plan(rungs: Sequence[int], budget: int) -> None:
+    assert list(rungs) == sorted(set(rungs)), f"rungs must ascend, but are {rungs}"
+    assert rungs[0] > 0, rungs
+    assert rungs[-1] <= budget, f"rungs must end within the schedule of {budget} windows, but are {rungs}"
+
+
+def _identity(settings: dict[str, Any], rungs: Sequence[int], windows_seen: int) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued: later rungs have not shaped it."""
+    return {**settings, "rungs so far": [rung for rung in rungs if rung <= windows_seen]}

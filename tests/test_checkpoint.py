@@ -1,0 +1,153 @@
+"""Checkpoints are complete or absent, and damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from chronotune import checkpoint
+from chronotune.checkpoint import META, STATE, WEIGHTS, Checkpoint
+from chronotune.errors import ChronotuneError
+
+
+def example(value: float = 1.0) -> Checkpoint:
+    """A checkpoint with one weight."""
+    weights = {"w": torch.full((3,), value)}
+    return Checkpoint(weights, {"random": {"cpu": torch.get_rng_state()}}, {"windows_seen": 8})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """What was written comes back, and the digest of the weights is at hand without reading them."""
+    folder = tmp_path / "a" / "8"
+    checkpoint.write(folder, example())
+    back = checkpoint.read(folder)
+    assert torch.equal(back.weights["w"], torch.ones(3))
+    assert torch.equal(back.state["random"]["cpu"], torch.get_rng_state())
+    assert back.meta["windows_seen"] == 8
+    assert checkpoint.weights_sha256(folder) == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    assert [path.name for path in folder.parent.iterdir()] == ["8"]
+
+
+def test_replaces_a_checkpoint_of_the_same_name(tmp_path: Path) -> None:
+    """A worker that died between writing and reporting writes again."""
+    for value in (1.0, 2.0):
+        checkpoint.write(tmp_path / "8", example(value))
+    assert checkpoint.read(tmp_path / "8").weights["w"][0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["8"]
+
+
+def test_does_not_replace_anything_else(tmp_path: Path) -> None:
+    """A folder that holds no checkpoint stays as it is."""
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("1")
+    with pytest.raises(ChronotuneError, match="must not replace"):
+        checkpoint.write(tmp_path / "thesis", example())
+    assert (tmp_path / "thesis" / "chapter").read_text() == "1"
+
+
+def test_interrupted_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stops the writing, the old checkpoint is whole and no other appears."""
+    checkpoint.write(tmp_path / "8", example(1.0))
+
+    def stop(path: Path) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "sha256", stop)
+    for name in ("8", "16"):
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.write(tmp_path / name, example(2.0))
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["8"]
+    assert checkpoint.read(tmp_path / "8").weights["w"][0] == 1
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    """What a killed process left behind has no checkpoint's name, and the next write clears it."""
+    left = tmp_path / ".8.partial"
+    left.mkdir()
+    (left / WEIGHTS).write_bytes(b"half")
+    with pytest.raises(ChronotuneError, match="there is no checkpoint"):
+        checkpoint.read(tmp_path / "8")
+    checkpoint.write(tmp_path / "8", example())
+    assert [path.name for path in tmp_path.iterdir()] == ["8"]
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE])
+@pytest.mark.parametrize("damage", [_cut, _flip, Path.unlink])
+def test_damaged_files(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    """A file that was cut, changed or removed is found by its digest."""
+    checkpoint.write(tmp_path / "8", example())
+    damage(tmp_path / "8" / name)
+    with pytest.raises(ChronotuneError, match="damaged") as caught:
+        checkpoint.read(tmp_path / "8")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}'])
+def test_damaged_meta(tmp_path: Path, text: str) -> None:
+    """So is a meta file that is not what was written."""
+    checkpoint.write(tmp_path / "8", example())
+    (tmp_path / "8" / META).write_text(text)
+    with pytest.raises(ChronotuneError, match="damaged"):
+        checkpoint.read(tmp_path / "8")
+
+
+def test_other_format(tmp_path: Path) -> None:
+    """A later format is refused, not misread."""
+    checkpoint.write(tmp_path / "8", example())
+    meta = json.loads((tmp_path / "8" / META).read_text())
+    (tmp_path / "8" / META).write_text(json.dumps(meta | {"format": 99}))
+    with pytest.raises(ChronotuneError, match="must have format 1, but has 99"):
+        checkpoint.read(tmp_path / "8")
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    """A state file that would run code is refused, with its digest in order."""
+    checkpoint.write(tmp_path / "8", example())
+    witness = tmp_path / "ran"
+
+    class Attack:
+        def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+            return Path.touch, (witness,)
+
+    torch.save({"optimizer": Attack()}, tmp_path / "8" / STATE)
+    meta = json.loads((tmp_path / "8" / META).read_text())
+    meta["sha256"][STATE] = checkpoint.sha256(tmp_path / "8" / STATE)
+    (tmp_path / "8" / META).write_text(json.dumps(meta))
+    with pytest.raises(ChronotuneError, match="damaged"):
+        checkpoint.read(tmp_path / "8")
+    assert not witness.exists()
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for what the system refuses, and nothing is left."""
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(ChronotuneError, match="No space left on device"):
+        checkpoint.write(tmp_path / "8", example())
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_same_names_what_differs(tmp_path: Path) -> None:
+    """Only the settings that differ, with both values."""
+    checkpoint.check_same(tmp_path, {"a": 1, "b": 2}, {"a": 1, "b": 2})
+    with pytest.raises(ChronotuneError, match=r"but b is 2 there and 3 here; c is None there and 4 here$"):
+        checkpoint.check_same(tmp_path, {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
