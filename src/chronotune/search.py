@@ -1,0 +1,172 @@
+"""Optuna's search and ASHA, as Ray Tune sees them.
+
+Asking is a pure function of (seed, trial number, contents of the study), so with one worker a resumed sweep proposes
+what an unbroken one would have.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from chronotune.config.recipe import Recipe, SearchConfig
+from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace
+from chronotune.study import Study, TrialRecord
+
+OBJECTIVE, BUDGET = "objective", "windows_seen"
+"""Keys of a result that ASHA compares by, and along."""
+
+ZERO_SHOT = "zero_shot"
+"""Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
+
+
+def draw(space: SearchSpace) -> Callable[[optuna.Trial], Hyperparameters]:
+    """The define-by-run function of a space: parameters are suggested in order, conditional ones when they apply."""
+
+    def suggest_all(trial: optuna.Trial) -> Hyperparameters:
+        chosen: dict[str, Any] = {}
+        for name, parameter in space.parameters.items():
+            if parameter.applies(chosen):
+                chosen[name] = _suggest(trial, name, parameter)
+        return Hyperparameters(**chosen)
+
+    return suggest_all
+
+
+def _suggest(trial: optuna.Trial, name: str, parameter: FloatRange | IntRange | Choice | Fixed) -> Any:
+    match parameter:
+        case FloatRange():
+            return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+        case IntRange():
+            return trial.suggest_int(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        case Choice():
+            return trial.suggest_categorical(name, parameter.values)
+        case Fixed():
+            return parameter.value
+
+
+def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that proposes trial `number`, seeded by it alone."""
+    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if config.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=own_seed)
+    with warnings.catch_warnings():
+        # group=True is marked experimental; without it conditional parameters fall out of the joint model
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
+        )
+
+
+def scheduler(recipe: Recipe) -> TrialScheduler:
+    """ASHA (the stopping variant) over windows seen, at the recipe's rungs; or none."""
+    if recipe.early_stopping.kind == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr=BUDGET,
+        metric=OBJECTIVE,
+        mode="min",
+        max_t=recipe.rungs[-1],
+        grace_period=min(recipe.early_stopping.grace, recipe.rungs[-1]),
+        reduction_factor=recipe.early_stopping.reduction,
+    )
+
+
+def remember(asha: TrialScheduler, trial_id: str, record: TrialRecord) -> None:
+    """Enter a trial's past results into the scheduler's rungs under `trial_id`."""
+    trial = SimpleNamespace(trial_id=trial_id)
+    asha.on_trial_add(None, trial)
+    for result in record.results:
+        asha.on_trial_result(None, trial, {BUDGET: result.windows_seen, OBJECTIVE: result.objective})
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
+    """Hands the study's trials to Ray Tune, and tells the study how they ended.
+
+    The zero-shot model is scored first (it is no trial of the study), then trials that an earlier driver left
+    running go on, then new ones are asked for until `wanted` exist.
+    """
+
+    def __init__(
+        self, study: Study, recipe: Recipe, asha: TrialScheduler, *, wanted: int, slots: Callable[[], int]
+    ) -> None:
+        super().__init__(metric=OBJECTIVE, mode="min")
+        self._study, self._recipe, self._asha = study, recipe, asha
+        self._wanted, self._slots = wanted, slots
+        self._draw = draw(recipe.search_space)
+        self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
+        self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
+        self._zero_shot_due = study.attribute(ZERO_SHOT) is None
+        self.closed = False
+        for trial in study.trials:
+            if trial.state != "running":
+                remember(asha, f"past-{trial.number}", trial)
+
+    def close(self) -> None:
+        """Propose nothing more; what runs goes on."""
+        self.closed = True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next configuration; None while every slot is taken; FINISHED when all trials were handed out."""
+        if len(self._numbers) >= self._slots():
+            return None
+        if self._zero_shot_due:
+            self._zero_shot_due = False
+            self._numbers[trial_id] = None
+            return {ZERO_SHOT: True}
+        record = self._next()
+        if record is None:
+            return Searcher.FINISHED  # type: ignore[no-any-return]
+        assert record.hyperparameters is not None
+        self._numbers[trial_id] = record.number
+        remember(self._asha, trial_id, record)
+        return {"number": record.number, "hyperparameters": record.hyperparameters.model_dump()}
+
+    def _next(self) -> TrialRecord | None:
+        if self.closed:
+            return None
+        while self._unfinished:
+            record = self._study.trial(self._unfinished.pop(0))
+            if record.hyperparameters is None:
+                return self._study.ask_again(record.number, self._sampler(record.number), self._draw)
+            if record.windows_seen < self._recipe.rungs[-1]:
+                return record
+            self._study.finish(record.number, self._recipe.rungs[-1])
+        number = len(self._study.trials)
+        return self._study.ask(self._sampler(number), self._draw) if self.wants_more(number) else None
+
+    def wants_more(self, trials: int) -> bool:
+        """Whether the sweep wants more trials than this many."""
+        return trials < self._wanted
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        return sampler(self._recipe.search, self._recipe.seed, number)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the study how a trial ended."""
+        number = self._numbers.pop(trial_id)
+        if number is None:
+            return
+        if error:
+            self._study.fail(number, "its worker died, again and again; see its log")
+        elif result and (reason := result.get("failed")):
+            self._study.fail(number, reason)
+        else:
+            self._study.finish(number, self._recipe.rungs[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Empty: Tune pickles its searcher into a folder that nobody reads, and a study cannot be pickled."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study is the record."""

@@ -1,0 +1,306 @@
+"""The study contract: one durable Optuna study is the only record of a sweep, everything else is a reading of it.
+
+A trial is one searched configuration. Each of its results is an intermediate value at `windows_seen` plus a user
+attribute with all metrics; at its end it is told the best score that it reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from chronotune.config.space import Hyperparameters
+from chronotune.errors import InputError
+
+SCHEMA = 1
+JOURNAL = "study.journal"
+_RESULT = "result:"
+
+State: TypeAlias = Literal["running", "complete", "pruned", "failed"]
+_STATES: dict[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial reported at one rung."""
+
+    windows_seen: int
+    objective: float
+    metrics: Mapping[str, float]
+    """Validation metrics in original units, and the training loss."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known: seconds, steps, device, the checkpoint's path relative to the sweep's checkpoints."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as the study knows it."""
+
+    number: int
+    state: State
+    hyperparameters: Hyperparameters | None
+    """None only for a trial that was cut off while its parameters were being drawn."""
+    results: tuple[Result, ...]
+    """By windows seen, ascending."""
+    reason: str | None
+    """Why it failed."""
+    started: datetime | None
+    ended: datetime | None
+
+    @property
+    def best(self) -> Result | None:
+        """The result with the lowest objective: the one that counts, and whose checkpoint is exported."""
+        return min(self.results, key=lambda result: result.objective, default=None)
+
+    @property
+    def windows_seen(self) -> int:
+        """Training windows of the last result."""
+        return self.results[-1].windows_seen if self.results else 0
+
+
+class Study:
+    """The one writer's view of a sweep's study. Open it only while holding the sweep's lease."""
+
+    def __init__(self, storage: JournalStorage, study: optuna.Study) -> None:
+        self._storage, self._study = storage, study
+
+    @classmethod
+    def create(cls, directory: Path, name: str, attributes: Mapping[str, Any]) -> Study:
+        """Start a new study in `directory`; `attributes` (JSON values) are its identity and recipe."""
+        storage = _storage(directory)
+        study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
+        for key, value in {**attributes, "schema": SCHEMA}.items():
+            study.set_user_attr(key, value)
+        return cls(storage, study)
+
+    @classmethod
+    def reopen(cls, directory: Path) -> Study:
+        """Open an existing study for writing, after cutting a torn last line and clearing a dead process's lock.
+
+        Raises:
+            InputError: There is no study, or it follows another version of the contract.
+        """
+        repair(directory)
+        return cls(*_load(directory))
+
+    def ask(self, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:
+        """Create the next trial; `draw` suggests its parameters with `sampler`."""
+        self._study.sampler = sampler
+        return self._draw(self._study.ask(), draw)
+
+    def ask_again(
+        self, number: int, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]
+    ) -> TrialRecord:
+        """Draw the parameters of a trial that was cut off in between; what was drawn stays."""
+        self._study.sampler = sampler
+        return self._draw(optuna.Trial(self._study, self._id(number)), draw)
+
+    def _draw(self, trial: optuna.Trial, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:
+        trial.set_user_attr("hyperparameters", draw(trial).model_dump(exclude_none=True))
+        return self.trial(trial.number)
+
+    def record(self, number: int, result: Result) -> None:
+        """Add a result to a running trial; one that is already there is left as it is."""
+        known = self._frozen(number)
+        if result.windows_seen in known.intermediate_values:
+            return
+        values = {"metrics": dict(result.metrics), "attributes": dict(result.attributes)}
+        # the attribute first: a result whose value is present is whole
+        self._storage.set_trial_user_attr(self._id(number), f"{_RESULT}{result.windows_seen}", values)
+        self._storage.set_trial_intermediate_value(self._id(number), result.windows_seen, result.objective)
+
+    def finish(self, number: int, full_budget: int) -> TrialRecord:
+        """Tell a trial's best score: COMPLETE when it reached `full_budget` windows, else PRUNED."""
+        record = self.trial(number)
+        if record.best is None:
+            return self.fail(number, "it ended without a result")
+        if record.windows_seen >= full_budget:
+            self._study.tell(number, record.best.objective, state=TrialState.COMPLETE)
+        else:
+            # study.tell takes no value for PRUNED, it takes the last one; the storage takes the best
+            self._storage.set_trial_state_values(self._id(number), TrialState.PRUNED, [record.best.objective])
+        return self.trial(number)
+
+    def fail(self, number: int, reason: str) -> TrialRecord:
+        """Tell that a trial failed, and why."""
+        self._storage.set_trial_user_attr(self._id(number), "reason", reason)
+        self._study.tell(number, state=TrialState.FAIL)
+        return self.trial(number)
+
+    def note(self, key: str, value: object) -> None:
+        """Set an attribute (a JSON value) of the whole study."""
+        self._study.set_user_attr(key, value)
+
+    def attribute(self, key: str) -> Any:
+        """An attribute of the whole study, or None."""
+        return self._study.user_attrs.get(key)
+
+    def trial(self, number: int) -> TrialRecord:
+        """One trial."""
+        return _record(self._frozen(number))
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return [_record(frozen) for frozen in self._study.get_trials(deepcopy=False)]
+
+    def read(self) -> Reading:
+        """The study as it is now."""
+        return _reading(self._study)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A sweep's study as it was at one moment."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+
+    @property
+    def winner(self) -> TrialRecord | None:
+        """The complete trial with the best score, as `optuna.Study.best_trial` would say."""
+        return winner(self.trials)
+
+    @property
+    def zero_shot(self) -> Mapping[str, Any] | None:
+        """The setting in which the untouched model did best on validation, with its metrics: the one to beat."""
+        objective = self.attributes["recipe"]["objective"]
+        scores = self.attributes.get("zero_shot") or []
+        return min(scores, key=lambda setting: setting["metrics"][objective], default=None)
+
+
+class Reader:
+    """A read-only view of a sweep's study, with its own storage, that may be read while the sweep runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self._study = _load(directory)[1]
+
+    def read(self) -> Reading:
+        """The study as it is now."""
+        return _reading(self._study)
+
+
+def read(directory: Path) -> Reading:
+    """The study of a running, dead or finished sweep, once.
+
+    Raises:
+        InputError: `directory` holds no sweep, or one of another version of the contract.
+    """
+    return Reader(directory).read()
+
+
+def winner(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The complete trial with the lowest best score; the earliest on a tie; None when none is complete."""
+    complete = [trial for trial in trials if trial.state == "complete" and trial.best is not None]
+    return min(complete, key=lambda trial: (_score(trial), trial.number), default=None)
+
+
+def _score(trial: TrialRecord) -> float:
+    return trial.best.objective if trial.best else math.inf
+
+
+def repair(directory: Path) -> None:
+    """Make a journal loadable after a crash: cut a torn last line, clear a lock whose holder is gone.
+
+    Only for the holder of the sweep's lease: nobody else writes the journal.
+    """
+    journal = directory / JOURNAL
+    for lock in directory.glob(f"{JOURNAL}.lock*"):
+        lock.unlink(missing_ok=True)
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def _storage(directory: Path) -> JournalStorage:
+    # absolute: with a relative path Optuna waits for ever on a killed process's lock
+    return JournalStorage(JournalFileBackend(str((directory / JOURNAL).resolve())))
+
+
+def _load(directory: Path) -> tuple[JournalStorage, optuna.Study]:
+    if not (directory / JOURNAL).exists():
+        raise InputError(f"{directory}: a sweep's folder holds {JOURNAL}, but this one does not. See `chronotune ls`")
+    storage = _storage(directory)
+    summaries = storage.get_all_studies()
+    if not summaries:
+        raise InputError(f"{directory}: the study was never begun. Remove the folder and run the sweep again")
+    study = optuna.load_study(study_name=summaries[0].study_name, storage=storage)
+    if (schema := study.user_attrs.get("schema")) != SCHEMA:
+        raise InputError(
+            f"{directory}: this version reads studies of schema {SCHEMA}, but this one has {schema}. "
+            f"Use the version of chronotune that wrote it"
+        )
+    return storage, study
+
+
+def _reading(study: optuna.Study) -> Reading:
+    trials = tuple(_record(frozen) for frozen in study.get_trials(deepcopy=False))
+    return Reading(study.study_name, study.user_attrs, trials)
+
+
+def _record(frozen: FrozenTrial) -> TrialRecord:
+    attributes = frozen.user_attrs
+    point = attributes.get("hyperparameters")
+    return TrialRecord(
+        number=frozen.number,
+        state=_STATES[frozen.state],
+        hyperparameters=Hyperparameters(**point) if point else None,
+        results=tuple(
+            Result(windows, objective, **attributes.get(f"{_RESULT}{windows}", {"metrics": {}}))
+            for windows, objective in sorted(frozen.intermediate_values.items())
+        ),
+        reason=attributes.get("reason"),
+        started=_aware(frozen.datetime_start),
+        ended=_aware(frozen.datetime_complete),
+    )
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return moment.astimezone(UTC) if moment else None
+
+
+def refuse_changes(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Compare a study's identity with what a resume would use.
+
+    Raises:
+        InputError: They differ; every difference is named.
+    """
+    differing = [
+        f"{key} was {(stored or {}).get(key)}, is {value}"
+        for key, value in now.items()
+        if (stored or {}).get(key) != value
+    ]
+    if differing:
+        raise InputError(
+            "a sweep resumes only on the data, model and budget it began with, but " + "; ".join(differing)
+        )

@@ -1,0 +1,10 @@
+"""The MLflow mirror of a sweep: a strictly read-only reading of its study, off the driver's path.
+
+In reading order: `content` says what MLflow should hold (pure), `runs` brings MLflow there (the only importer of
+mlflow), `mirroring` does so from a background thread, `address` says where.
+"""
+
+from chronotune.tracking.address import resolve_uri
+from chronotune.tracking.mirroring import Mirror, MirrorReport, mirror
+
+__all__ = ["Mirror", "MirrorReport", "mirror", "resolve_uri"]

@@ -1,0 +1,195 @@
+"""Mirroring a sweep while it runs, from a background thread, or once. No failure of MLflow reaches the sweep.
+
+What a dead server missed is caught up when it returns, at the sweep's end, or by any later mirror.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from chronotune.config.recipe import Tracking
+from chronotune.lease import is_alive, read_holder
+from chronotune.study import Reader
+from chronotune.tracking.address import masked, resolve_uri
+from chronotune.tracking.content import SWEEP, artifacts_of, runs_of, sweep_id
+from chronotune.tracking.runs import Runs, prepare_environment, quiet
+
+log = logging.getLogger("chronotune.tracking")
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class MirrorReport:
+    """How far a mirror is."""
+
+    uri: str | None = None
+    """The tracking URI without credentials; None when tracking is off."""
+    points: int = 0
+    """Metric values that this mirror wrote."""
+    trouble: str | None = None
+    """Why MLflow lacks part of the sweep, and what helps, in one line; None when it has everything."""
+
+
+def mirror(directory: Path, tracking: Tracking) -> MirrorReport:
+    """Bring MLflow up to date with a sweep, once: one that runs, was killed, or has finished.
+
+    Args:
+        directory: The sweep's folder.
+        tracking: Where to mirror it.
+
+    Returns:
+        What was written. A failure of MLflow is its `trouble`, never an exception.
+
+    Raises:
+        InputError: `directory` holds no sweep, or the tracking URI is none.
+    """
+    if not tracking.enabled:
+        return MirrorReport()
+    copier = _Copier(directory, tracking, Reader(directory))
+    holder = read_holder(directory)
+    copier.persist(driven=holder is not None and is_alive(holder))
+    return copier.report
+
+
+class Mirror:
+    """Mirrors a sweep from a background thread while it runs; a context manager around the sweep.
+
+    Args:
+        directory: The sweep's folder.
+        tracking: Where to mirror it; when not `enabled`, nothing happens.
+        say: Takes the one line that is said at the end when MLflow lacks part of the sweep.
+        every: Seconds between looks at the study; grows while there is nothing new, or nobody to tell.
+
+    Raises:
+        InputError: The tracking URI is none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tracking: Tracking,
+        *,
+        say: Callable[[str], None] = log.warning,
+        every: float = 2.0,
+    ) -> None:
+        self._copier = _Copier(directory, tracking) if tracking.enabled else None
+        self._say, self._every = say, every
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mlflow-mirror", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start to watch the study."""
+        if self._copier is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is still missing, as `flush` does."""
+        self.flush()
+
+    @property
+    def report(self) -> MirrorReport:
+        """How far the mirror is now."""
+        return self._copier.report if self._copier else MirrorReport()
+
+    def flush(self, timeout: float = 30.0) -> MirrorReport:
+        """End the mirror once no trial runs any more: write the rest, but wait at most `timeout` seconds for it.
+
+        What still runs in the study counts as killed. Says in one line when MLflow did not take everything. Never
+        raises; a second call does nothing.
+        """
+        if self._copier is None or self._ending.is_set() or not self._thread.is_alive():
+            return self.report
+        self._ending.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._copier.abandon(f"it took longer than {timeout:g} seconds")
+        if trouble := self.report.trouble:
+            self._say(trouble)
+        return self.report
+
+    def _watch(self) -> None:
+        assert self._copier is not None
+        pause = self._every
+        while not self._ending.wait(pause):
+            pause = self._every if self._copier.attempt(driven=True) else min(2 * pause, 15 * self._every)
+        self._copier.persist(driven=False)
+
+
+class _Copier:
+    """Copies a study to MLflow again and again and remembers what is there; after a failure it looks afresh."""
+
+    def __init__(self, directory: Path, tracking: Tracking, reader: Reader | None = None) -> None:
+        self._directory, self._experiment, self._uri = directory.resolve(), tracking.experiment, resolve_uri(tracking)
+        prepare_environment()
+        self._reader = reader
+        self._runs: Runs | None = None
+        self._points = 0
+        self._trouble: str | None = "nothing was written yet"
+        self._abandoned = False
+
+    @property
+    def report(self) -> MirrorReport:
+        """What was written so far, with a sentence for the user when that is not everything."""
+        sentence = (
+            f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
+            f"and `chronotune resume {self._directory}` mirrors it again"
+        )
+        return MirrorReport(masked(self._uri), self._points, sentence if self._trouble else None)
+
+    def abandon(self, trouble: str) -> None:
+        """Write nothing more: the driver is leaving."""
+        self._abandoned, self._trouble = True, trouble
+
+    def persist(self, driven: bool, attempts: int = 3) -> None:
+        """Attempt until all is written, a few times: a server may be restarting, another mirror be in the way."""
+        for left in reversed(range(attempts)):
+            self.attempt(driven)
+            if self._trouble is None or self._abandoned:
+                return
+            time.sleep(_RETRY_SECONDS if left else 0)
+
+    def attempt(self, driven: bool) -> bool:
+        """Write what is new, and say whether anything was. No exception leaves here."""
+        before = self._points
+        try:
+            self._copy(driven)
+        except Exception as error:  # whatever MLflow, the network or a file raises: the sweep goes on
+            self._reader = self._runs = None
+            self._settle(_reason(error).replace(self._uri, masked(self._uri)))
+        else:
+            self._settle(None)
+        return self._points > before
+
+    def _settle(self, trouble: str | None) -> None:
+        if not self._abandoned:  # then the last word is spoken
+            self._trouble = trouble
+
+    def _copy(self, driven: bool) -> None:
+        self._reader = self._reader or Reader(self._directory)
+        reading = self._reader.read()
+        self._runs = self._runs or Runs(self._uri, self._experiment, sweep_id(reading))
+        *children, parent = runs_of(reading, self._directory, driven)
+        with quiet():
+            self._runs.adopt(parent)
+            for run in [*children, parent]:
+                if self._abandoned:
+                    return
+                self._points += self._runs.bring(run)
+            self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what began it all: MLflow wraps a refused connection four times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,73 @@
+"""A small recipe and a study without training: what the tests of a sweep's parts work on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from chronotune.config.recipe import Recipe
+from chronotune.config.space import Hyperparameters
+from chronotune.study import Result, Study
+
+
+def small_recipe(weights: Path | str = "nowhere", **changes: Any) -> Recipe:
+    """Solar, a day ahead, with a model of at most 128 steps of context; `changes` replace whole parts."""
+    parts: dict[str, Any] = {
+        "name": "small",
+        "data": {
+            "source": "solar",
+            "time": "time",
+            "target": "ghi",
+            "known_future": ["etr"],
+            "past_only": ["temperature"],
+            "seasons": [24],
+        },
+        "horizon": 24,
+        "split": {"validation_origins": 3},
+        "model": {"name": "small", "weights": str(weights), "max_context_length": 128},
+        "search_space": {
+            "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+            "windows": {"type": "int", "low": 2, "high": 4, "step": 2},
+            "accumulation": {"type": "choice", "values": [1, 2]},
+            "context_length": {"type": "choice", "values": [48, 96]},
+            "covariates": {"type": "choice", "values": ["none", "known", "all"]},
+            "mode": {"type": "choice", "values": ["full", "lora"]},
+            "lora_rank": {"type": "choice", "values": [2, 4], "when": {"mode": "lora"}},
+        },
+        "budget": {"trials": 4, "windows": 27},
+        "early_stopping": {"grace": 3, "reduction": 3},
+        "search": {"startup_trials": 2},
+        "tracking": {"enabled": False},
+        "cluster": {"name": "local"},
+    }
+    return Recipe.model_validate({**parts, **changes})
+
+
+POINT = Hyperparameters(
+    learning_rate=1e-3, windows=4, accumulation=1, context_length=96, covariates="known", mode="full", lora_rank=None
+)
+
+
+def new_study(directory: Path, recipe: Recipe | None = None) -> Study:
+    """An empty study in `directory`, as a sweep begins it."""
+    recipe = recipe or small_recipe()
+    attributes = {"recipe": recipe.model_dump(mode="json"), "identity": {"data": "1"}, "trials": recipe.budget.trials}
+    return Study.create(directory, "small", attributes)
+
+
+def any_point(trial: optuna.Trial) -> Hyperparameters:
+    """A define-by-run function of one parameter."""
+    return POINT.model_copy(update={"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)})
+
+
+def ask(study: Study) -> int:
+    """A new trial with a random learning rate."""
+    number = len(study.trials)
+    return study.ask(optuna.samplers.RandomSampler(seed=number), any_point).number
+
+
+def result(windows_seen: int, objective: float) -> Result:
+    """What a trial reports."""
+    return Result(windows_seen, objective, {"sql": objective}, {"seconds": 1.5, "steps": 4, "device": "cpu"})

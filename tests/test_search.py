@@ -1,0 +1,191 @@
+"""The searcher: what is proposed, in which order, and what the study is told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from chronotune.config.recipe import Recipe
+from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
+from chronotune.study import Study, TrialRecord
+from sweep_parts import new_study, result, small_recipe
+
+
+class FakeTune:
+    """Ray Tune's part without Ray: runs one trial after the other on a made-up learning curve."""
+
+    def __init__(self, study: Study, recipe: Recipe, wanted: int | None = None) -> None:
+        self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
+        self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
+        self.started = 0
+
+    def suggest(self) -> tuple[str, Any]:
+        """The next proposal under a new id."""
+        self.started += 1
+        trial_id = f"t{self.started}"
+        return trial_id, self.searcher.suggest(trial_id)
+
+    def run(self, until: int | None = None) -> None:
+        """Run proposals to their ends; `until` cuts off like a SIGKILL after so many results."""
+        left = math.inf if until is None else until
+        while True:
+            trial_id, proposal = self.suggest()
+            if proposal == Searcher.FINISHED:
+                return
+            if proposal.get("zero_shot"):
+                self.study.note("zero_shot", [])
+                self.searcher.on_trial_complete(trial_id, {"zero_shot": []})
+                continue
+            left = self._train(trial_id, proposal, left)
+            if left <= 0:
+                return
+
+    def _train(self, trial_id: str, proposal: dict[str, Any], left: float) -> float:
+        from types import SimpleNamespace
+
+        trial = SimpleNamespace(trial_id=trial_id)
+        self.asha.on_trial_add(None, trial)
+        past = {r.windows_seen for r in self.study.trial(proposal["number"]).results}
+        for rung in self.recipe.rungs:
+            if rung in past:
+                continue
+            if left <= 0:
+                return 0
+            left -= 1
+            score = _curve(proposal["hyperparameters"], rung)
+            self.study.record(proposal["number"], result(rung, score))
+            if self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score}) == "STOP":
+                break
+        self.searcher.on_trial_complete(trial_id, {BUDGET: rung})
+        return left
+
+
+def _curve(point: dict[str, Any], windows: int) -> float:
+    best = abs(math.log10(point["learning_rate"]) + 3) + 0.1 * (point["mode"] == "lora") + point["context_length"] / 1e3
+    return float(best + 1 / windows)
+
+
+def table(study: Study) -> list[tuple[Any, ...]]:
+    """Everything of the trials but their times."""
+    return [(t.number, t.state, t.hyperparameters, t.results) for t in study.trials]
+
+
+def test_zero_shot_comes_first_and_is_no_trial(tmp_path: Path) -> None:
+    """It takes a slot of Tune, and no number of the study."""
+    tune = FakeTune(new_study(tmp_path), small_recipe())
+    assert tune.suggest()[1] == {"zero_shot": True}
+    assert tune.study.trials == []
+
+
+def test_nothing_is_proposed_while_the_slots_are_taken(tmp_path: Path) -> None:
+    """None makes Tune ask again later; FINISHED would end the search."""
+    tune = FakeTune(new_study(tmp_path), small_recipe())
+    tune.suggest()
+    assert tune.suggest()[1] is None
+
+
+def test_conditional_parameters_exist_only_where_they_apply(tmp_path: Path) -> None:
+    """A rank is drawn for LoRA alone, and the study knows no other."""
+    recipe = small_recipe(budget={"trials": 12, "windows": 27})
+    study = new_study(tmp_path, recipe)
+    FakeTune(study, recipe).run()
+    points = [trial.hyperparameters for trial in study.trials]
+    assert len(points) == 12
+    assert {point.mode for point in points if point} == {"full", "lora"}
+    assert all((point.lora_rank is None) == (point.mode == "full") for point in points if point)
+
+
+def test_asha_stops_trials_at_rungs(tmp_path: Path) -> None:
+    """Some end early, and are told as pruned."""
+    recipe = small_recipe(budget={"trials": 12, "windows": 27})
+    study = new_study(tmp_path, recipe)
+    FakeTune(study, recipe).run()
+    states = [trial.state for trial in study.trials]
+    assert states.count("pruned") >= 4
+    assert states.count("complete") >= 1
+    assert {r.windows_seen for t in study.trials for r in t.results} == {3, 9, 27}
+
+
+def test_without_early_stopping_all_complete(tmp_path: Path) -> None:
+    """`kind: none` gives every trial its full budget."""
+    recipe = small_recipe(early_stopping={"kind": "none", "grace": 3})
+    study = new_study(tmp_path, recipe)
+    FakeTune(study, recipe).run()
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("killed_after", [1, 2, 5, 9, 14])
+def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, killed_after: int) -> None:
+    """With one worker, trial by trial: parameters, results, states."""
+    recipe = small_recipe(budget={"trials": 10, "windows": 27}, search={"sampler": sampler, "startup_trials": 3})
+    (tmp_path / "unbroken").mkdir()
+    (tmp_path / "broken").mkdir()
+    unbroken = new_study(tmp_path / "unbroken", recipe)
+    FakeTune(unbroken, recipe).run()
+    FakeTune(new_study(tmp_path / "broken", recipe), recipe).run(until=killed_after)
+    resumed = Study.reopen(tmp_path / "broken")
+    FakeTune(resumed, recipe).run()
+    assert table(resumed) == table(unbroken)
+
+
+def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:
+    """Trials added later are judged against those before; an empty rung would let the first of them pass."""
+    recipe = small_recipe(budget={"trials": 9, "windows": 27})
+    study = new_study(tmp_path, recipe)
+    FakeTune(study, recipe).run()
+    asha = FakeTune(study, recipe, wanted=10).asha
+    from types import SimpleNamespace
+
+    trial = SimpleNamespace(trial_id="new")
+    asha.on_trial_add(None, trial)
+    assert asha.on_trial_result(None, trial, {BUDGET: 3, OBJECTIVE: 1e9}) == "STOP"
+
+
+def test_a_trial_at_full_budget_is_only_told(tmp_path: Path) -> None:
+    """Killed between its last report and its end."""
+    recipe = small_recipe()
+    study = new_study(tmp_path, recipe)
+    tune = FakeTune(study, recipe)
+    study.note("zero_shot", [])
+    tune.searcher._zero_shot_due = False
+    number = tune.suggest()[1]["number"]
+    for rung in recipe.rungs:
+        study.record(number, result(rung, 0.5))
+    again = FakeTune(Study.reopen(tmp_path), recipe)
+    assert again.suggest()[1]["number"] == number + 1
+    assert again.study.trial(number).state == "complete"
+
+
+def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
+    """A failed result has its own, a dead worker a general one."""
+    study = new_study(tmp_path)
+    study.note("zero_shot", [])
+    tune = FakeTune(study, small_recipe())
+    first, _ = tune.suggest()
+    tune.searcher.on_trial_complete(first, {"failed": "the loss was NaN"})
+    second, _ = tune.suggest()
+    tune.searcher.on_trial_complete(second, None, error=True)
+    reasons = [trial.reason for trial in study.trials]
+    assert reasons[0] == "the loss was NaN"
+    assert "worker died" in str(reasons[1])
+
+
+def test_a_closed_searcher_proposes_nothing(tmp_path: Path) -> None:
+    """The time is up: what runs goes on, nothing new begins."""
+    study = new_study(tmp_path)
+    study.note("zero_shot", [])
+    tune = FakeTune(study, small_recipe())
+    tune.searcher.close()
+    assert tune.suggest()[1] == Searcher.FINISHED
+
+
+def test_records_name_their_best() -> None:
+    """A record without results has none."""
+    record = TrialRecord(0, "running", None, (), None, None, None)
+    assert record.best is None
+    assert record.windows_seen == 0

@@ -1,0 +1,160 @@
+"""The study is the record: what was written is there after any end, and says which trial won."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+
+from chronotune.errors import InputError
+from chronotune.study import JOURNAL, Reader, Study, read, refuse_changes
+from sweep_parts import any_point, ask, new_study, result
+
+
+def test_a_finished_trial_is_told_its_best_score(tmp_path: Path) -> None:
+    """The best score counts, not the last, and Optuna agrees on the winner."""
+    study = new_study(tmp_path)
+    for scores in ([0.9, 0.5, 0.7], [0.8, 0.6, 0.6]):
+        number = ask(study)
+        for windows, score in zip((3, 9, 27), scores, strict=True):
+            study.record(number, result(windows, score))
+        study.finish(number, full_budget=27)
+    reading = read(tmp_path)
+    assert [trial.state for trial in reading.trials] == ["complete", "complete"]
+    assert reading.winner is not None
+    assert reading.winner.number == 0
+    assert reading.winner.best is not None
+    assert (reading.winner.best.windows_seen, reading.winner.best.objective) == (9, 0.5)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL)))
+    plain = optuna.load_study(study_name="small", storage=storage)
+    assert (plain.best_trial.number, plain.best_value) == (0, 0.5)
+
+
+def test_an_early_stopped_trial_is_pruned_and_never_wins(tmp_path: Path) -> None:
+    """Told with its best score, but only trials of full budget can win."""
+    study = new_study(tmp_path)
+    stopped, whole = ask(study), ask(study)
+    study.record(stopped, result(3, 0.1))
+    study.record(stopped, result(9, 0.2))
+    study.record(whole, result(27, 0.9))
+    assert study.finish(stopped, full_budget=27).state == "pruned"
+    assert study.finish(whole, full_budget=27).state == "complete"
+    assert study.read().winner == study.trial(whole)
+    assert study._frozen(stopped).value == 0.1
+
+
+def test_a_failed_trial_keeps_its_reason_and_its_results(tmp_path: Path) -> None:
+    """What it reported before it failed stays."""
+    study = new_study(tmp_path)
+    number = ask(study)
+    study.record(number, result(3, 0.4))
+    study.fail(number, "the loss was NaN")
+    trial = read(tmp_path).trials[number]
+    assert (trial.state, trial.reason, trial.windows_seen) == ("failed", "the loss was NaN", 3)
+
+
+def test_a_trial_without_a_result_fails(tmp_path: Path) -> None:
+    """Nothing can be told of it."""
+    study = new_study(tmp_path)
+    assert study.finish(ask(study), full_budget=27).state == "failed"
+
+
+def test_a_result_is_recorded_once(tmp_path: Path) -> None:
+    """A trial that goes on from a checkpoint reports that checkpoint's result again."""
+    study = new_study(tmp_path)
+    number = ask(study)
+    study.record(number, result(3, 0.4))
+    study.record(number, result(3, 0.3))
+    assert [r.objective for r in study.trial(number).results] == [0.4]
+
+
+def test_a_torn_last_line_is_cut_back(tmp_path: Path) -> None:
+    """A driver killed in the middle of a write leaves a journal that Optuna could never extend."""
+    study = new_study(tmp_path)
+    study.record(ask(study), result(3, 0.4))
+    with (tmp_path / JOURNAL).open("ab") as journal:
+        journal.write(b'{"op_code":6,"worker')
+    reopened = Study.reopen(tmp_path)
+    reopened.record(0, result(9, 0.2))
+    assert [r.objective for r in read(tmp_path).trials[0].results] == [0.4, 0.2]
+
+
+def test_a_dead_driver_s_lock_is_cleared(tmp_path: Path) -> None:
+    """Optuna would wait for it half a minute."""
+    new_study(tmp_path)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)
+    reopened = Study.reopen(tmp_path)
+    assert not (tmp_path / f"{JOURNAL}.lock").is_symlink()
+    assert reopened.trials == []
+
+
+def test_a_reader_sees_what_is_written_later(tmp_path: Path) -> None:
+    """One reader can follow a running sweep."""
+    study = new_study(tmp_path)
+    reader = Reader(tmp_path)
+    assert reader.read().trials == ()
+    number = ask(study)
+    study.record(number, result(3, 0.4))
+    study.note("ended", "now")
+    reading = reader.read()
+    assert reading.trials[number].windows_seen == 3
+    assert reading.attributes["ended"] == "now"
+
+
+def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(tmp_path: Path) -> None:
+    """What was drawn stays; the result equals an undisturbed draw."""
+    study = new_study(tmp_path)
+
+    def cut_off(trial: optuna.Trial) -> None:
+        any_point(trial)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.ask(optuna.samplers.RandomSampler(seed=5), cut_off)  # type: ignore[arg-type]
+    assert study.trial(0).hyperparameters is None
+    again = study.ask_again(0, optuna.samplers.RandomSampler(seed=6), any_point)
+    undisturbed = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5)).ask()
+    assert again.hyperparameters == any_point(undisturbed)
+
+
+def test_zero_shot_is_its_best_setting(tmp_path: Path) -> None:
+    """By the recipe's objective on validation."""
+    study = new_study(tmp_path)
+    scores = [{"context_length": c, "covariates": "none", "metrics": {"sql": s}} for c, s in ((48, 0.7), (96, 0.6))]
+    study.note("zero_shot", scores)
+    best = study.read().zero_shot
+    assert best is not None
+    assert best["context_length"] == 96
+
+
+def test_folders_without_a_study_are_refused(tmp_path: Path) -> None:
+    """Missing, never begun, and of another version."""
+    with pytest.raises(InputError, match=r"holds study\.journal"):
+        read(tmp_path)
+    (tmp_path / JOURNAL).touch()
+    with pytest.raises(InputError, match="never begun"):
+        read(tmp_path)
+    new_study(tmp_path).note("schema", 99)
+    with pytest.raises(InputError, match="schema 1, but this one has 99"):
+        read(tmp_path)
+
+
+def test_every_change_of_identity_is_named() -> None:
+    """Resuming on other data or another budget is refused."""
+    refuse_changes({"data": "a", "budget": "b"}, {"data": "a", "budget": "b"})
+    with pytest.raises(InputError, match="data was a, is x; budget was b, is y"):
+        refuse_changes({"data": "a", "budget": "b"}, {"data": "x", "budget": "y"})
+
+
+def test_a_score_that_is_infinite_cannot_win(tmp_path: Path) -> None:
+    """The storage holds it, the leaderboard does not choose it."""
+    study = new_study(tmp_path)
+    for score in (math.inf, 0.5):
+        number = ask(study)
+        study.record(number, result(27, score))
+        study.finish(number, full_budget=27)
+    winner = study.read().winner
+    assert winner is not None
+    assert winner.number == 1

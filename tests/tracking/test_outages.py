@@ -1,0 +1,142 @@
+"""A tracking server that is down, dies, fails, loses answers or hangs: the sweep goes on, and all is caught up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tracking_parts import SECRET, FakeSweep, Server, Store, whole_sweep
+
+from chronotune.config.recipe import Tracking
+from chronotune.tracking import Mirror, mirror, mirroring
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty MLflow database."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Callable[[FakeSweep], Store]:
+    """What a store holds after one mirror in peace."""
+
+    def mirrored(sweep: FakeSweep) -> Store:
+        peaceful = Store(tmp_path / "undisturbed")
+        assert mirror(sweep.directory, peaceful.tracking).trouble is None
+        return peaceful
+
+    return mirrored
+
+
+def test_a_server_writes_what_a_database_does(
+    tmp_path: Path, store: Store, undisturbed: Callable[[FakeSweep], Store]
+) -> None:
+    """Over HTTP the runs are the same, and the artifacts arrive through the server."""
+    sweep = whole_sweep(tmp_path / "sweep")
+    with Server(store) as server:
+        assert mirror(sweep.directory, server.tracking).trouble is None
+        assert mirror(sweep.directory, server.tracking).points == 0
+    assert store.points() == undisturbed(sweep).points()
+    assert [path.name for path in (store.file.parent / "served").rglob("*.json")] == ["evaluation.json"]
+
+
+def test_down_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line at the end names the server without its password, the cause and the way to catch up."""
+    monkeypatch.setattr(mirroring, "_RETRY_SECONDS", 0)
+    sweep = whole_sweep(tmp_path / "sweep")
+    lines: list[str] = []
+    tracking = Tracking(uri=f"http://me:{SECRET}@127.0.0.1:{_closed_port()}")
+    with Mirror(sweep.directory, tracking, say=lines.append, every=0.01) as watching:
+        report = watching.flush()
+    assert [report.trouble] == lines
+    assert "Connection refused" in lines[0]
+    assert f"chronotune resume {sweep.directory}" in lines[0]
+    assert SECRET not in lines[0]
+    assert "\n" not in lines[0]
+    assert sweep.study.trial(3).state == "complete"
+
+
+def test_dying_in_the_middle_and_coming_back(
+    tmp_path: Path, store: Store, undisturbed: Callable[[FakeSweep], Store]
+) -> None:
+    """What was recorded while the server was away arrives after it came back, and nothing twice."""
+    sweep = FakeSweep(tmp_path / "sweep")
+    lines: list[str] = []
+    seen = threading.Event()
+
+    def note(_: int) -> bool:
+        seen.set()
+        return False
+
+    with Server(store, before=note) as first:
+        watching = Mirror(sweep.directory, first.tracking, say=lines.append, every=0.01)
+        number = sweep.trial(0.9)
+        with watching:
+            assert seen.wait(20)
+            first.__exit__(None, None, None)
+            sweep.results(number, (0.9, 0.8, 0.7))
+            sweep.study.finish(number, 576)
+            sweep.finish(winner=number)
+            with Server(store, first.port):
+                assert watching.flush().trouble is None
+    assert lines == []
+    assert store.points() == undisturbed(sweep).points()
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_failing_at_any_request(
+    tmp_path: Path, undisturbed: Callable[[FakeSweep], Store], monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    """Whichever request fails with 500, unserved or with its answer lost, the next attempt completes the same runs."""
+    monkeypatch.setattr(mirroring, "_RETRY_SECONDS", 0)
+    sweep = FakeSweep(tmp_path / "sweep")
+    sweep.finish(sweep.trial(0.9, 0.8, 0.7, end="complete"))
+    expected = undisturbed(sweep)
+    for failing in range(served, 15, 3):
+        store = Store(tmp_path / f"store {failing}")
+        outage = Server(store, after=failing.__eq__) if served else Server(store, before=failing.__eq__)
+        with outage as server:
+            report = mirror(sweep.directory, server.tracking)
+            assert server.requests > 15
+        assert report.trouble is None
+        assert store.points() == expected.points()
+        assert _shape(store) == _shape(expected)
+
+
+def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path, store: Store) -> None:
+    """The end of a sweep waits as long as it was told, and says so."""
+    sweep = whole_sweep(tmp_path / "sweep")
+    lines: list[str] = []
+    answer = threading.Event()
+    with Server(store, before=lambda number: not answer.wait(60)) as server:
+        with Mirror(sweep.directory, server.tracking, say=lines.append, every=0.01) as watching:
+            assert watching.flush(timeout=0.5).trouble is not None
+        answer.set()
+    assert len(lines) == 1
+    assert "longer than 0.5 seconds" in lines[0]
+
+
+def _shape(store: Store) -> dict[str, tuple[object, ...]]:
+    runs = store.runs()
+    parent = runs["sweep"].info.run_id
+    return {
+        name: (
+            run.info.status,
+            run.info.start_time,
+            run.info.end_time,
+            run.data.params,
+            {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"},
+            run.data.tags.get("mlflow.parentRunId") in (None, parent),
+        )
+        for name, run in runs.items()
+    }
+
+
+def _closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
