@@ -1,0 +1,5 @@
+"""`python -m chronotune`."""
+
+from chronotune.cli import main
+
+main()

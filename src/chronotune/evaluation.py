@@ -1,0 +1,181 @@
+"""The final evaluator: the winner and zero-shot on the test windows, which no trial has ever received."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from chronotune import baselines, metrics
+from chronotune.config.load import load_model, load_recipe
+from chronotune.config.model import ModelPreset
+from chronotune.config.recipe import Recipe
+from chronotune.config.space import extremes
+from chronotune.data.panel import FloatArray, Panel, Window
+from chronotune.data.prepare import Dataset, load, trial_data
+from chronotune.data.windows import actuals, windows_at
+from chronotune.errors import InputError
+from chronotune.lease import Lease
+from chronotune.study import Reading, Study
+from chronotune.trial import Assignment, Worker
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Predict: TypeAlias = Callable[[ModelPreset, Panel, Sequence[Window], int, Sequence[str]], FloatArray]
+"""Quantile forecasts (windows, 9, horizon) of a model, in this process or on a worker: `Worker.predict`."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model and how it is fed."""
+
+    name: str
+    preset: ModelPreset
+    context_length: int
+    covariates: tuple[str, ...]
+    covariate_set: str
+    """The name of the covariates in the recipe, for display."""
+
+
+def evaluate(model: str | Path, recipe: Recipe) -> pl.DataFrame:
+    """Score one model and the seasonal naive forecasts on a recipe's test windows.
+
+    Args:
+        model: A preset's name or file. One that `export` wrote is fed as it was trained; another with the longest
+            context length of the recipe's space, once with all covariates and once without any.
+        recipe: Names the data, the split and the horizon.
+
+    Returns:
+        One row a contender: `model`, `context_length`, `covariates`, and the metrics of `metrics.score`.
+
+    Raises:
+        InputError: The model needs covariates that the recipe does not have.
+    """
+    import polars as pl
+
+    preset, dataset = load_model(model), load(recipe)
+    return pl.DataFrame(_evaluate(preset, dataset, recipe)["rows"])
+
+
+def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Evaluate a model on the recipe that is named, or on the one that was exported with it.
+
+    Raises:
+        InputError: There is no recipe, or it does not fit the model.
+    """
+    preset = load_model(model)
+    own = Path(preset.weights) / "recipe.yaml"
+    if recipe is None and not own.exists():
+        raise InputError(
+            f"{preset.name}: a model that was not exported by chronotune has no recipe of its own. "
+            f"Name one: --recipe tuning/quickstart.yaml"
+        )
+    loaded = load_recipe(recipe or own, overrides)
+    return {**_evaluate(preset, load(loaded), loaded), "test_openings": None}
+
+
+def _evaluate(preset: ModelPreset, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
+    worker = Worker(Assignment(recipe, trial_data(dataset, recipe), Path()))
+    return _score(_of_preset(preset, recipe), dataset, recipe, worker.predict)
+
+
+def evaluate_again(directory: Path) -> dict[str, Any]:
+    """Evaluate a finished sweep's winner once more; the opening of the test segment is counted.
+
+    Raises:
+        InputError: There is no sweep with a winner, or somebody drives it.
+    """
+    with Lease(directory):
+        study = Study.reopen(directory)
+        recipe = Recipe.model_validate(study.attribute("recipe"))
+        if study.attribute("winner") is None:
+            raise InputError(
+                f"{directory}: only a sweep with a winner can be evaluated. "
+                f"Finish it with `chronotune resume {directory}`"
+            )
+        dataset = load(recipe)
+        worker = Worker(Assignment(recipe, trial_data(dataset, recipe), directory))
+        return evaluate_sweep(directory, study, recipe, dataset, worker.predict)
+
+
+def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Dataset, predict: Predict) -> dict[str, Any]:
+    """Open the test segment, and count it, for the winner that the study already names.
+
+    Returns:
+        What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender.
+    """
+    openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
+    study.note("test_openings", openings)
+    evaluation = _score(_of_sweep(directory, study.read(), recipe), dataset, recipe, predict)
+    evaluation["test_openings"] = len(openings)
+    study.note("evaluation", evaluation)
+    (directory / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    return evaluation
+
+
+def _of_sweep(directory: Path, reading: Reading, recipe: Recipe) -> list[Contender]:
+    """Zero-shot as validation preferred it, zero-shot fed like the winner, and the winner from its exported files."""
+    winner = load_model(directory / "winner" / "preset.yaml")
+    best = reading.trials[reading.attributes["winner"]["number"]].hyperparameters
+    preferred = reading.zero_shot
+    assert best is not None
+    assert preferred is not None
+    settings = {
+        "zero-shot": (preferred["context_length"], preferred["covariates"]),
+        "zero-shot, fed like the best": (best.context_length, best.covariates),
+    }
+    if len(set(settings.values())) == 1:
+        del settings["zero-shot, fed like the best"]
+    sets = recipe.data.sets
+    untouched = [Contender(name, recipe.model, context, sets[s], s) for name, (context, s) in settings.items()]
+    return [*untouched, Contender("best", winner, best.context_length, sets[best.covariates], best.covariates)]
+
+
+def _of_preset(preset: ModelPreset, recipe: Recipe) -> list[Contender]:
+    if preset.serving is None:
+        longest = min(max(extremes(recipe.search_space.context_length)), preset.max_context_length)
+        chosen = {recipe.data.sets[s]: s for s in ("all", "none")}
+        return [Contender("zero-shot", preset, longest, columns, s) for columns, s in chosen.items()]
+    serving = preset.serving
+    covariates = (*serving.past_only, *serving.known_future)
+    if missing := [c for c in covariates if c not in recipe.data.sets["all"]]:
+        raise InputError(
+            f"{preset.name} was trained with the covariates {', '.join(covariates)}, but the recipe {recipe.name} does "
+            f"not declare {', '.join(missing)}. Add them to data.past_only or data.known_future"
+        )
+    return [Contender(preset.name, preset, serving.context_length, covariates, ", ".join(covariates) or "none")]
+
+
+def _score(contenders: Sequence[Contender], dataset: Dataset, recipe: Recipe, predict: Predict) -> dict[str, Any]:
+    panel, horizon = dataset.panel, recipe.horizon
+    windows = windows_at(panel, dataset.split.test_origins, horizon)
+    actual = actuals(panel, windows, horizon)
+    scales = trial_data(dataset, recipe).scales[[window.series for window in windows]]
+    rows = [
+        {**about, **metrics.score(predictions, actual, scales)}
+        for about, predictions in _forecasts(contenders, panel, windows, recipe, predict)
+    ]
+    origins = dataset.split.test_origins
+    return {
+        "recipe": recipe.name,
+        "horizon": horizon,
+        "windows": len(windows),
+        "first_origin": panel.time(origins[0]).isoformat(),
+        "last_origin": panel.time(origins[-1]).isoformat(),
+        "rows": rows,
+    }
+
+
+def _forecasts(
+    contenders: Sequence[Contender], panel: Panel, windows: Sequence[Window], recipe: Recipe, predict: Predict
+) -> Iterator[tuple[dict[str, Any], FloatArray]]:
+    for season in recipe.data.seasons:
+        about = {"model": f"seasonal naive ({season})", "context_length": season, "covariates": "none"}
+        yield about, baselines.seasonal_naive(panel, windows, horizon=recipe.horizon, season=season)
+    for one in contenders:
+        about = {"model": one.name, "context_length": one.context_length, "covariates": one.covariate_set}
+        yield about, predict(one.preset, panel, windows, one.context_length, one.covariates)

@@ -1,0 +1,148 @@
+"""Write a trained model so that what is written can be read: a checkpoint, its preset and its recipe."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from chronotune import __version__
+from chronotune.checkpoint import appearing, sha256
+from chronotune.config.load import dump, load_model
+from chronotune.config.model import ModelPreset, Provenance, Serving
+from chronotune.config.recipe import Recipe
+from chronotune.config.space import Hyperparameters
+from chronotune.data.panel import Panel
+from chronotune.errors import InputError
+from chronotune.study import TrialRecord
+from chronotune.trial import Assignment
+
+WEIGHTS = "model.safetensors"
+
+
+class Exporter(Protocol):
+    """A worker, here or elsewhere, that can write a checkpoint's plain weights."""
+
+    def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
+        """Write the weights of trial `number` at `windows_seen` into `folder`."""
+
+
+def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, panel: Panel) -> dict[str, Any]:
+    """Write `winner/` of a sweep's folder: complete, or as it was before.
+
+    Returns:
+        What the study notes of its winner: number, windows_seen, score, sha256 and bytes of the weights.
+    """
+    assert best.best is not None
+    assert best.hyperparameters is not None
+    folder = assignment.directory / "winner"
+    with appearing(folder) as draft:
+        worker.export(best.number, best.hyperparameters, best.best.windows_seen, draft)
+        digest = describe(
+            draft,
+            assignment.recipe,
+            best.hyperparameters,
+            panel,
+            name=f"{assignment.recipe.name}-{best.number}",
+            windows_seen=best.best.windows_seen,
+            score=best.best.objective,
+            trial=best.number,
+        )
+    return {
+        "number": best.number,
+        "windows_seen": best.best.windows_seen,
+        "score": best.best.objective,
+        "sha256": digest,
+        "bytes": (folder / WEIGHTS).stat().st_size,
+    }
+
+
+def describe(
+    folder: Path,
+    recipe: Recipe,
+    point: Hyperparameters,
+    panel: Panel,
+    *,
+    name: str,
+    windows_seen: int,
+    score: float,
+    trial: int | None,
+) -> str:
+    """Write `preset.yaml` and `recipe.yaml` beside weights that are already in `folder`.
+
+    The recipe holds both the schedule's full length and where this training ended, so that training again repeats it.
+
+    Returns:
+        SHA-256 of the weights, in hex.
+    """
+    digest = sha256(folder / WEIGHTS)
+    columns = recipe.data.sets[point.covariates]
+    preset = ModelPreset(
+        name=name,
+        weights=".",
+        revision=digest,
+        max_context_length=recipe.model.max_context_length,
+        serving=Serving(
+            horizon=recipe.horizon,
+            context_length=point.context_length,
+            time=recipe.data.time,
+            target=recipe.data.target,
+            id=recipe.data.id,
+            past_only=[c for c in recipe.data.past_only if c in columns],
+            known_future=[c for c in recipe.data.known_future if c in columns],
+            encodings={c: code for c, code in panel.encodings.items() if c in columns},
+        ),
+        provenance=Provenance(
+            created=datetime.now(UTC).replace(microsecond=0),
+            base="@".join(filter(None, [recipe.model.name, recipe.model.revision])),
+            recipe=recipe.name,
+            trial=trial,
+            windows_seen=windows_seen,
+            objective=recipe.objective,
+            validation_score=score,
+            chronotune=__version__,
+        ),
+    )
+    (folder / "preset.yaml").write_text(dump(preset))
+    (folder / "recipe.yaml").write_text(dump(collapsed(recipe, point, windows_seen)))
+    return digest
+
+
+def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int) -> Recipe:
+    """The recipe of one configuration: the space holds constants, training ends where this one did."""
+    budget = recipe.budget.model_copy(update={"trials": 1, "stop_at": windows_seen})
+    space = recipe.search_space.collapse(point)
+    return recipe.model_copy(update={"budget": budget, "search_space": space})
+
+
+def export_winner(directory: Path, to: Path) -> Path:
+    """Copy a sweep's winner out of its folder.
+
+    Args:
+        directory: The sweep's folder.
+        to: Where the model shall stand, e.g. `models/steel`. When it exists, a time is added to its name: an export
+            never overwrites.
+
+    Returns:
+        Where it stands.
+
+    Raises:
+        InputError: The sweep has no winner yet.
+    """
+    winner = directory / "winner"
+    if not (winner / "preset.yaml").exists():
+        raise InputError(
+            f"{directory}: only a sweep with a winner can be exported. Finish it with `chronotune resume {directory}`"
+        )
+    to = free_folder(to)
+    with appearing(to) as draft:
+        shutil.copytree(winner, draft, dirs_exist_ok=True)
+        preset = load_model(draft / "preset.yaml")
+        (draft / "preset.yaml").write_text(dump(preset.model_copy(update={"name": to.name, "weights": "."})))
+    return to
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or with the time added when it is taken."""
+    return wanted if not wanted.exists() else wanted.with_name(f"{wanted.name}-{datetime.now():%Y%m%d-%H%M%S}")

@@ -1,0 +1,71 @@
+"""Train one configuration alone, exactly as a trial of a sweep would."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from chronotune.checkpoint import appearing
+from chronotune.config.recipe import Recipe
+from chronotune.config.space import Fixed, Hyperparameters
+from chronotune.data.prepare import load, trial_data
+from chronotune.errors import InputError
+from chronotune.export import describe, free_folder
+from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.trial import Assignment, TrialRun, Worker
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model."""
+
+    folder: Path
+    """Weights, `preset.yaml` and `recipe.yaml`."""
+    windows_seen: int
+    score: float
+    """The recipe's objective on the validation origins, in original units."""
+
+
+def train_recipe(recipe: Recipe, to: Path) -> Trained:
+    """Train a recipe whose space holds one point, up to `budget.stop_at`.
+
+    On the same machine with the same thread count the score equals that of the trial which the recipe came from, to
+    the last digit.
+
+    Args:
+        recipe: As `export` writes it.
+        to: Where the model shall stand; when it exists, a time is added to its name.
+
+    Raises:
+        InputError: The space leaves something to search.
+    """
+    point = only_point(recipe)
+    dataset = load(recipe)
+    to = free_folder(to)
+    with tempfile.TemporaryDirectory(prefix="ct-") as scratch, appearing(to) as draft:
+        run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), Path(scratch))), 0, point)
+        *_, last = run.results()
+        windows, score = last[BUDGET], last[OBJECTIVE]
+        run.export(windows, draft)
+        describe(draft, recipe, point, dataset.panel, name=to.name, windows_seen=windows, score=score, trial=None)
+    return Trained(to, windows, score)
+
+
+def only_point(recipe: Recipe) -> Hyperparameters:
+    """The one point of a space without ranges.
+
+    Raises:
+        InputError: Something is left to search; all such parameters are named.
+    """
+    chosen: dict[str, object] = {}
+    searched = [name for name, parameter in recipe.search_space.parameters.items() if not isinstance(parameter, Fixed)]
+    if searched:
+        raise InputError(
+            f"{recipe.name}: train takes one configuration, but the space still searches {', '.join(searched)}. "
+            f"Use `chronotune run`, or fix each: --set search_space.{searched[0]}=VALUE"
+        )
+    for name, parameter in recipe.search_space.parameters.items():
+        if parameter.applies(chosen) and isinstance(parameter, Fixed):
+            chosen[name] = parameter.value
+    return Hyperparameters.model_validate(chosen)

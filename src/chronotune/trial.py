@@ -1,0 +1,289 @@
+"""What one worker does: advance a slice of the budget, score the validation origins, report.
+
+`TrialRun` knows nothing of Ray, so `chronotune train` repeats a trial with it exactly; `FineTuneTrial` is its Ray face.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from chronotune import finetune, forecaster, metrics
+from chronotune.config.model import ModelPreset
+from chronotune.config.recipe import Recipe, distinct_sets
+from chronotune.config.space import Hyperparameters, extremes
+from chronotune.data.panel import FloatArray, Panel, Window
+from chronotune.data.prepare import TrialData
+from chronotune.data.windows import actuals
+from chronotune.errors import ChronotuneError
+from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
+from chronotune.study import TrialRecord
+
+if TYPE_CHECKING:
+    from chronos.chronos2 import Chronos2Model
+
+log = logging.getLogger("chronotune.trial")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all trials of a sweep share. It holds nothing of the test segment."""
+
+    recipe: Recipe
+    data: TrialData
+    directory: Path
+    """The sweep's folder, absolute."""
+
+
+class Worker:
+    """A process that runs trials one after the other, and keeps the base model between them."""
+
+    def __init__(self, assignment: Assignment, threads: int | None = None) -> None:
+        self.assignment = assignment
+        self._threads = threads or assignment.recipe.cluster.cpus_per_trial
+        self._base: Chronos2Model | None = None
+
+    @property
+    def base(self) -> Chronos2Model:
+        """The untouched foundation model, loaded on first use; never trained in place."""
+        if self._base is None:
+            use_threads(self._threads)
+            self._base = forecaster.load_model(self.assignment.recipe.model)
+        return self._base
+
+    def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
+        """Write the plain weights of a trial's checkpoint at `windows_seen` into `folder`."""
+        TrialRun(self, number, point).export(windows_seen, folder)
+
+    def predict(
+        self,
+        preset: ModelPreset,
+        panel: Panel,
+        windows: Sequence[Window],
+        context_length: int,
+        covariates: Sequence[str],
+    ) -> FloatArray:
+        """Quantile forecasts, shape (windows, 9, horizon), of the base model or of an exported one."""
+        own = preset == self.assignment.recipe.model
+        return forecaster.predict_windows(
+            self.base if own else forecaster.load_model(preset),
+            panel,
+            windows,
+            context_length=context_length,
+            horizon=self.assignment.data.horizon,
+            covariates=covariates,
+        )
+
+    def score(self, model: Chronos2Model, context_length: int, covariates: str) -> dict[str, float]:
+        """Validation metrics of a model, in original units, on the origins that every trial is scored on."""
+        recipe, data = self.assignment.recipe, self.assignment.data
+        predictions = forecaster.predict_windows(
+            model,
+            data.panel,
+            data.validation,
+            context_length=context_length,
+            horizon=data.horizon,
+            covariates=recipe.data.sets[covariates],
+        )
+        scales = data.scales[[window.series for window in data.validation]]
+        return metrics.score(predictions, actuals(data.panel, data.validation, data.horizon), scales)
+
+    def zero_shot(self) -> list[dict[str, Any]]:
+        """The untouched model's validation metrics for every context length and covariate set of the space."""
+        recipe = self.assignment.recipe
+        settings = itertools.product(extremes(recipe.search_space.context_length), distinct_sets(recipe))
+        return [
+            {"context_length": context, "covariates": covariates, "metrics": self.score(self.base, context, covariates)}
+            for context, covariates in settings
+        ]
+
+
+class TrialRun:
+    """One configuration on its way from rung to rung, restored from its latest complete checkpoint if it has one."""
+
+    def __init__(self, worker: Worker, number: int, point: Hyperparameters) -> None:
+        self._worker, self._point = worker, point
+        self._recipe = worker.assignment.recipe
+        self._folder = worker.assignment.directory / "checkpoints" / f"{number:04d}"
+        self._best: tuple[float, int] = (math.inf, 0)  # objective and windows seen
+        self._seconds = 0.0
+        data = worker.assignment.data
+        self._tuner = finetune.FineTuner(
+            worker.base,
+            data.panel,
+            point,
+            train_end=data.train_end,
+            horizon=data.horizon,
+            covariates=self._recipe.data.sets[point.covariates],
+            budget_windows=self._recipe.budget.windows,
+            rungs=self._recipe.rungs,
+            seed=self._recipe.seed,
+        )
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Results at the rungs still ahead; the one that the latest checkpoint holds is given again first.
+
+        A result is given only when its checkpoint is complete, and older checkpoints go only when the next result
+        is asked for, which is after the last one was recorded.
+        """
+        if (past := self._restore()) is not None:
+            yield past
+        for rung in self._recipe.rungs:
+            if rung > self._tuner.windows_seen:
+                self._prune()
+                yield self._advance(rung)
+
+    def export(self, windows_seen: int, folder: Path) -> None:
+        """Write the plain weights of the checkpoint at `windows_seen` into `folder`."""
+        self._tuner.restore(self._folder / str(windows_seen))
+        self._tuner.export(folder)
+
+    def _advance(self, rung: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        progress = self._tuner.advance(rung)
+        scores = self._worker.score(self._tuner.model, self._point.context_length, self._point.covariates)
+        self._seconds += time.perf_counter() - started
+        result: dict[str, Any] = {
+            BUDGET: rung,
+            OBJECTIVE: scores[self._recipe.objective],
+            "metrics": {**scores, "train_loss": progress.loss},
+            "attributes": {
+                "seconds": round(self._seconds, 3),
+                "steps": self._tuner.steps,
+                "device": str(self._tuner.device),
+                "host": socket.gethostname(),
+                "checkpoint": f"{self._folder.name}/{rung}",
+            },
+        }
+        if not math.isfinite(result[OBJECTIVE]):
+            raise ChronotuneError(f"the validation {self._recipe.objective} after {rung} windows is not finite")
+        self._tuner.save(self._folder / str(rung), result)
+        self._best = min(self._best, (result[OBJECTIVE], rung))
+        log.info("%d windows, %s %.4f", rung, self._recipe.objective, result[OBJECTIVE])
+        return result
+
+    def _restore(self) -> dict[str, Any] | None:
+        """Go on from the latest checkpoint that is whole; its result, or None when there is none."""
+        for folder in sorted(_checkpoints(self._folder), key=lambda folder: int(folder.name), reverse=True):
+            try:
+                result = dict(self._tuner.restore(folder))
+            except ChronotuneError as error:
+                log.warning("%s is skipped: %s", folder.name, error)
+                continue
+            self._seconds = result["attributes"]["seconds"]
+            self._best = min(_score_of(checkpoint) for checkpoint in _checkpoints(self._folder))
+            log.info("goes on from %d windows", result[BUDGET])
+            return result
+        return None
+
+    def _prune(self) -> None:
+        """Keep the best checkpoint and the latest."""
+        kept = {str(self._best[1]), str(self._tuner.windows_seen)}
+        for folder in _checkpoints(self._folder):
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a trial: one that is being written has a name that is no number."""
+    return [path for path in folder.glob("*") if path.name.isdigit()]
+
+
+def _score_of(checkpoint: Path) -> tuple[float, int]:
+    notes = finetune.read_notes(checkpoint)
+    return float(notes.get(OBJECTIVE, math.inf)), int(checkpoint.name)
+
+
+class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
+    """The Ray Tune trainable. Light to set up and to reset, so that a reused worker is never idle."""
+
+    def setup(self, config: dict[str, Any], assignment: Assignment | None = None) -> None:
+        """Remember what to do; the model is loaded in the first step."""
+        assert assignment is not None
+        self._worker = Worker(assignment)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another configuration in the same process."""
+        self._config = new_config
+        self._results: Iterator[dict[str, Any]] | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next result, or why there is none: an exception here would only make Ray try the same again."""
+        number = self._config.get("number", ZERO_SHOT)
+        with log_file(self._worker.assignment.directory, number):
+            try:
+                if number == ZERO_SHOT:
+                    return {ZERO_SHOT: self._worker.zero_shot(), BUDGET: 0, "done": True}
+                result = next(self._run())
+            except Exception as error:  # whatever went wrong, the study gets its reason
+                log.exception("%s failed", number)
+                return {"failed": _reason(error), "done": True}
+        return {**result, "number": number, "done": result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]}
+
+    def _run(self) -> Iterator[dict[str, Any]]:
+        if self._results is None:
+            point = Hyperparameters(**self._config["hyperparameters"])
+            self._results = TrialRun(self._worker, self._config["number"], point).results()
+        return self._results
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if isinstance(error, ChronotuneError) and text else f"{type(error).__name__}: {' '.join(text[:1])}"
+
+
+def use_threads(count: int) -> None:
+    """Let torch use `count` threads: more threads than cores make steps many times slower."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def log_file(directory: Path, number: int | str) -> Iterator[None]:
+    """Send this package's log to `logs/<number>.log` of the sweep's folder, wherever the trial runs."""
+    path = directory / "logs" / f"{number}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger("chronotune")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:
+    """Delete the checkpoints of a sweep that are no longer needed.
+
+    What stays: for the `keep` best complete trials their best checkpoint, for running trials everything.
+    """
+    complete = [trial for trial in trials if trial.state == "complete" and trial.best]
+    ranked = sorted(complete, key=lambda trial: (trial.best.objective if trial.best else math.inf, trial.number))
+    kept = {trial.number: trial.best.windows_seen for trial in ranked[:keep] if trial.best}
+    for trial in trials:
+        if trial.state != "running":
+            for folder in _checkpoints(directory / "checkpoints" / f"{trial.number:04d}"):
+                if kept.get(trial.number) != int(folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def result_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a Tune result that `study.Result` holds."""
+    return {key: report[key] for key in (BUDGET, OBJECTIVE, "metrics", "attributes")}

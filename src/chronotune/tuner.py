@@ -1,0 +1,155 @@
+"""Ray Tune over the study: trials on reused workers, every result recorded before anything follows from it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from chronotune.cluster import slots
+from chronotune.config.model import ModelPreset
+from chronotune.config.space import Hyperparameters
+from chronotune.data.panel import FloatArray, Panel, Window
+from chronotune.errors import ChronotuneError
+from chronotune.search import ZERO_SHOT, StudySearcher, scheduler
+from chronotune.study import Result, Study
+from chronotune.trial import Assignment, FineTuneTrial, Worker, result_of
+
+MAX_WORKER_DEATHS = 2
+"""How often a trial is started again from its last checkpoint when its worker dies."""
+
+
+def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None]) -> None:
+    """Run the trials that the study still wants; returns when all have ended, or the time is up.
+
+    Args:
+        study: Open for writing.
+        assignment: What every worker gets, through Ray's object store.
+        on_record: Called after every change of the study.
+
+    Raises:
+        ChronotuneError: The zero-shot model could not be scored, so that nothing has a reference.
+        KeyboardInterrupt: Ctrl-C was pressed; running trials go on at the next call.
+    """
+    recipe = assignment.recipe
+    asha = scheduler(recipe)
+    searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
+    recorder = _Recorder(study, searcher, recipe.budget.minutes, on_record)
+    # Tune insists on a folder that all nodes see; nothing in it is ever read
+    scratch = assignment.directory / ".tune"
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(FineTuneTrial, assignment=assignment),
+            {"cpu": recipe.cluster.cpus_per_trial, "gpu": recipe.cluster.gpus_per_trial},
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=asha,
+            num_samples=-1,  # until the searcher says that it has finished
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            verbose=0,
+            callbacks=[recorder],
+            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _raise_if_interrupted(study, searcher)
+    if recorder.failure:
+        raise ChronotuneError(f"the untouched model must be scored to compare with, but: {recorder.failure}")
+
+
+def _raise_if_interrupted(study: Study, searcher: StudySearcher) -> None:
+    """Tune swallows a Ctrl-C: it returns as if all were done."""
+    trials = study.trials
+    if any(trial.state == "running" for trial in trials) or (not searcher.closed and searcher.wants_more(len(trials))):
+        raise KeyboardInterrupt
+
+
+def _name(trial: Any) -> str:
+    number = trial.config.get("number")
+    return "zero-shot" if number is None else f"trial-{number}"
+
+
+class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
+    """Writes each result into the study. It runs after the scheduler, so the result that stops a trial is seen too."""
+
+    def __init__(
+        self, study: Study, searcher: StudySearcher, minutes: float | None, on_record: Callable[[], None]
+    ) -> None:
+        self._study, self._searcher, self._on_record = study, searcher, on_record
+        self.failure: str | None = None
+        """Why the untouched model could not be scored: without a reference there is no sweep."""
+        self._deadline = time.monotonic() + minutes * 60 if minutes else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Empty, as the searcher's: Tune pickles it into a folder that nobody reads."""
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Record; an exception here ends the sweep, as it must when the record cannot be written."""
+        if ZERO_SHOT in result:
+            self._study.note(ZERO_SHOT, result[ZERO_SHOT])
+        elif "failed" not in result:
+            self._study.record(result["number"], Result(**result_of(result)))
+        elif ZERO_SHOT in trial.config:
+            self._give_up(result["failed"])
+        if not result.get("done"):  # else its end is told at once, in `on_trial_complete`
+            self._on_record()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """The searcher has told the study how the trial ended."""
+        self._on_record()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A worker died once too often."""
+        if ZERO_SHOT in trial.config:
+            self._give_up(f"its worker died {MAX_WORKER_DEATHS + 1} times")
+        self._on_record()
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = reason
+        self._searcher.close()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Propose nothing more once the time is up."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._searcher.close()
+
+
+class RemoteWorker:
+    """A `Worker` in a process of its own on the cluster, with a trial's resources."""
+
+    def __init__(self, assignment: Assignment, threads: int) -> None:
+        profile = assignment.recipe.cluster
+        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=profile.gpus_per_trial)(Worker)
+        self._handle = remote.remote(assignment, threads)
+
+    def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
+        """`Worker.export`, there."""
+        ray.get(self._handle.export.remote(number, point, windows_seen, folder))
+
+    def predict(
+        self,
+        preset: ModelPreset,
+        panel: Panel,
+        windows: Sequence[Window],
+        context_length: int,
+        covariates: Sequence[str],
+    ) -> FloatArray:
+        """`Worker.predict`, there."""
+        return ray.get(self._handle.predict.remote(preset, panel, windows, context_length, covariates))  # type: ignore[no-any-return]

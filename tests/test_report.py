@@ -1,0 +1,90 @@
+"""What people see: tables and progress, in a pipe and on a terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+from sweep_parts import ask, new_study, result, small_recipe
+from test_results import some_sweep
+
+from chronotune.data.prepare import load
+from chronotune.report import conclude, evaluation_table, watcher
+
+
+def console(terminal: bool = False) -> Console:
+    """A console that keeps what it prints."""
+    return Console(file=io.StringIO(), width=160, force_terminal=terminal)
+
+
+def text_of(console: Console) -> str:
+    """All that was printed."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_pipe_gets_one_line_a_result(tmp_path: Path) -> None:
+    """Each state of each trial once, however often the study is read."""
+    pipe, study = console(), new_study(tmp_path)
+    watch = watcher(pipe)
+    recipe = small_recipe()
+    watch.began(tmp_path, recipe, load(recipe))
+    number = ask(study)
+    watch.update(study.read())
+    study.record(number, result(3, 0.7))
+    watch.update(study.read())
+    watch.update(study.read())
+    study.finish(number, 27)
+    watch.update(study.read())
+    lines = [line for line in text_of(pipe).splitlines() if line.startswith("trial")]
+    assert lines == [
+        "trial 0: 3/27 windows, 4 steps, 2 s, sql 0.7000, running [0/4 trials done]",
+        "trial 0: 3/27 windows, 4 steps, 2 s, sql 0.7000, stopped early [1/4 trials done]",
+    ]
+    assert "4 trials of small on solar, up to 27 windows each (4-14 optimizer steps)" in text_of(pipe)
+
+
+def test_a_failure_is_a_line_with_its_reason(tmp_path: Path) -> None:
+    """Also when there was no result at all."""
+    pipe, study = console(), new_study(tmp_path)
+    study.fail(ask(study), "out of memory")
+    watcher(pipe).update(study.read())
+    assert "trial 0: failed: out of memory" in text_of(pipe)
+
+
+def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
+    """It goes away at the end, when the final tables are printed."""
+    screen, study = console(terminal=True), some_sweep(tmp_path)
+    watch = watcher(screen)
+    recipe = small_recipe()
+    watch.began(tmp_path, recipe, load(recipe))
+    watch.update(study.read())
+    watch.ended(tmp_path, study.read())
+    assert text_of(screen).count("zero-shot") >= 2
+
+
+def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
+    """Resume what is unfinished, export what is evaluated."""
+    study, page = some_sweep(tmp_path), console()
+    conclude(page, tmp_path, study.read())
+    assert "4 trials: 1 stopped early, 1 failed" in text_of(page)
+    assert "chronotune resume" in text_of(page)
+    row = {"model": "best", "context_length": 96, "covariates": "known"}
+    scores = dict.fromkeys(("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"), 0.5)
+    evaluation = {
+        "rows": [{**row, **scores}],
+        "windows": 73,
+        "horizon": 24,
+        "first_origin": "2023-10-20",
+        "last_origin": "2023-12-31",
+        "test_openings": 1,
+    }
+    study.note("evaluation", evaluation)
+    study.note("ended", "now")
+    page = console()
+    conclude(page, tmp_path, study.read())
+    assert "chronotune export" in text_of(page)
+    assert "opened 1 time" in text_of(page)
+    page.print(evaluation_table({**evaluation, "test_openings": 2}))
+    assert "opened 2 times" in text_of(page)

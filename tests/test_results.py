@@ -1,0 +1,102 @@
+"""Readings of a sweep: leaderboard, curves, listings, and what may be removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from sweep_parts import ask, new_study, result
+
+from chronotune.errors import InputError
+from chronotune.lease import Lease
+from chronotune.results import as_dict, curves, leaderboard, log_of, remove, size_of, sweeps
+from chronotune.study import Study
+
+
+def some_sweep(directory: Path) -> Study:
+    """Zero-shot at 0.8; a complete trial, a stopped one, a failed one, a running one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    study = new_study(directory)
+    setting = {"context_length": 96, "covariates": "known", "metrics": {"sql": 0.8}}
+    study.note("zero_shot", [setting, {**setting, "context_length": 48, "metrics": {"sql": 0.9}}])
+    for scores in ([0.7, 0.6], [0.75], [0.5], []):
+        number = ask(study)
+        for windows, score in zip((3, 27), scores, strict=False):
+            study.record(number, result(windows, score))
+    study.finish(0, 27)
+    study.finish(1, 27)
+    study.fail(2, "the loss was NaN")
+    return study
+
+
+def test_the_leaderboard_begins_with_zero_shot(tmp_path: Path) -> None:
+    """Then the trials by their best score, those without one last; gains are relative to zero-shot."""
+    some_sweep(tmp_path)
+    board = leaderboard(tmp_path)
+    assert board["state"].to_list() == ["zero-shot", "failed", "complete", "pruned", "running"]
+    assert board["score"].to_list() == [0.8, 0.5, 0.6, 0.75, None]
+    assert board["gain"].to_list()[:3] == [0.0, pytest.approx(0.375), pytest.approx(0.25)]
+    assert board["context_length"][0] == 96
+    assert board.filter(pl.col("trial") == 2)["reason"].item() == "the loss was NaN"
+
+
+def test_the_curves_hold_every_result(tmp_path: Path) -> None:
+    """One row a rung of a trial."""
+    study = some_sweep(tmp_path)
+    frame = curves(study.read())
+    assert frame.select("trial", "windows_seen", "sql").rows() == [(0, 3, 0.7), (0, 27, 0.6), (1, 3, 0.75), (2, 3, 0.5)]
+
+
+def test_a_sweep_is_json(tmp_path: Path) -> None:
+    """Also one with a metric that is not a number, and one without any result."""
+    study = some_sweep(tmp_path)
+    study.record(3, result(3, float("nan")))
+    loaded = json.loads(json.dumps(as_dict(study.read()), allow_nan=False))
+    assert loaded["state"] == "unfinished"
+    assert loaded["results"][-1]["sql"] is None
+    (tmp_path / "empty").mkdir()
+    json.dumps(as_dict(new_study(tmp_path / "empty").read()), allow_nan=False)
+
+
+def test_listed_sweeps_say_whether_they_live(tmp_path: Path) -> None:
+    """Running while somebody holds the lease, interrupted after, finished when the study says so."""
+    study = some_sweep(tmp_path / "one")
+    with Lease(tmp_path / "one"):
+        assert sweeps(tmp_path)[0]["state"] == "running"
+    about = sweeps(tmp_path)[0]
+    assert (about["state"], about["trials"], about["score"]) == ("interrupted", 3, 0.6)
+    study.note("ended", "2026-01-01")
+    assert sweeps(tmp_path)[0]["state"] == "finished"
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "study.journal").touch()
+    assert sweeps(tmp_path)[1]["state"] == "unreadable"
+
+
+def test_a_log_ends_with_the_reason(tmp_path: Path) -> None:
+    """A trial that does not exist is refused with the range."""
+    some_sweep(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/2.log").write_text("3 windows\n")
+    assert log_of(tmp_path, 2) == "3 windows\nfailed: the loss was NaN\n"
+    assert "nothing" in log_of(tmp_path, 3)
+    with pytest.raises(InputError, match="numbered 0 to 3, but 4"):
+        log_of(tmp_path, 4)
+
+
+def test_only_idle_sweeps_are_removed(tmp_path: Path) -> None:
+    """Never another folder, never under a running driver; checkpoints alone if asked."""
+    some_sweep(tmp_path / "one")
+    (tmp_path / "one/checkpoints/0000/27").mkdir(parents=True)
+    (tmp_path / "one/checkpoints/0000/27/w").write_bytes(b"x" * 1000)
+    assert size_of(tmp_path / "one/checkpoints") == 1000
+    with pytest.raises(InputError, match="only a sweep is removed"):
+        remove(tmp_path)
+    with Lease(tmp_path / "one"), pytest.raises(InputError, match="drives this sweep"):
+        remove(tmp_path / "one")
+    remove(tmp_path / "one", only_checkpoints=True)
+    assert not (tmp_path / "one/checkpoints").exists()
+    remove(tmp_path / "one", only_checkpoints=True)
+    remove(tmp_path / "one")
+    assert not (tmp_path / "one").exists()

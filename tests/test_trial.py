@@ -1,0 +1,209 @@
+"""One worker's trial: slices, checkpoints, scores; without Ray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chronotune.config.space import Hyperparameters
+from chronotune.data.panel import Panel, Series
+from chronotune.data.prepare import load, trial_data
+from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.study import TrialRecord
+from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, prune
+from engine_parts import small_model
+from sweep_parts import POINT, new_study, small_recipe
+from sweep_parts import result as any_result
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small random model, saved as a preset's weights are."""
+    folder = tmp_path_factory.mktemp("weights")
+    small_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def worker(small_weights: Path, tmp_path: Path) -> Worker:
+    """A worker of the small recipe, its sweep folder in `tmp_path`."""
+    recipe = small_recipe(small_weights)
+    return Worker(Assignment(recipe, trial_data(load(recipe), recipe), tmp_path))
+
+
+def again(worker: Worker) -> Worker:
+    """Another process's worker on the same sweep."""
+    return Worker(worker.assignment)
+
+
+def stable(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results without what the clock says."""
+    return [{**r, "attributes": {k: v for k, v in r["attributes"].items() if k != "seconds"}} for r in results]
+
+
+LORA = POINT.model_copy(update={"mode": "lora", "lora_rank": 2, "covariates": "all", "accumulation": 2})
+
+
+@pytest.mark.parametrize("point", [POINT, LORA], ids=["full", "lora"])
+def test_a_result_at_every_rung(worker: Worker, point: Hyperparameters) -> None:
+    """Rungs are reached exactly though the effective batch does not divide them; the scores move."""
+    results = list(TrialRun(worker, 7, point).results())
+    assert [r[BUDGET] for r in results] == [3, 9, 27]
+    assert len({r[OBJECTIVE] for r in results}) == 3
+    assert results[0]["attributes"]["checkpoint"] == "0007/3"
+    assert {"sql", "wql", "mase", "train_loss"} <= results[0]["metrics"].keys()
+
+
+@pytest.mark.parametrize("point", [POINT, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_killed_trial_goes_on_to_the_last_digit(worker: Worker, point: Hyperparameters, killed_after: int) -> None:
+    """Its last checkpoint's result is given once more, for the report may not have arrived."""
+    whole = list(TrialRun(worker, 0, point).results())
+    killed = TrialRun(worker, 1, point).results()
+    before = [next(killed) for _ in range(killed_after)]
+    resumed = list(TrialRun(again(worker), 1, point).results())
+    assert resumed[0] == before[-1]
+    together = stable([*before, *resumed[1:]])
+    for r in together:
+        r["attributes"]["checkpoint"] = r["attributes"]["checkpoint"].replace("0001/", "0000/")
+    assert together == stable(whole)
+
+
+def test_a_damaged_checkpoint_is_passed_over(worker: Worker) -> None:
+    """The one before it is taken, and the damaged rung reached again."""
+    run = TrialRun(worker, 0, POINT).results()
+    first, second = next(run), next(run)
+    weights = worker.assignment.directory / "checkpoints/0000/9/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    resumed = TrialRun(again(worker), 0, POINT).results()
+    assert next(resumed) == first
+    assert stable([next(resumed)]) == stable([second])
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(worker: Worker) -> None:
+    """It has not got its name yet."""
+    run = TrialRun(worker, 0, POINT).results()
+    first = next(run)
+    folder = worker.assignment.directory / "checkpoints/0000"
+    shutil.copytree(folder / "3", folder / ".9.partial")
+    assert next(TrialRun(again(worker), 0, POINT).results()) == first
+
+
+def test_old_checkpoints_go_after_the_next_was_recorded(worker: Worker) -> None:
+    """At most the best, the latest, and the one just written lie on disk."""
+    folder = worker.assignment.directory / "checkpoints/0000"
+    seen = []
+    for r in TrialRun(worker, 0, POINT).results():
+        seen.append((r[OBJECTIVE], r[BUDGET]))
+        names = {int(path.name) for path in folder.iterdir()}
+        assert r[BUDGET] in names
+        assert min(seen)[1] in names
+        assert len(names) <= 3
+
+
+def test_the_best_trials_keep_their_best_checkpoint(tmp_path: Path) -> None:
+    """All others free their disk; a running one keeps everything."""
+
+    def trial(number: int, state: Any, *scores: float) -> TrialRecord:
+        for windows in (3, 9, 27)[: len(scores)]:
+            (tmp_path / f"checkpoints/{number:04d}/{windows}").mkdir(parents=True)
+        results = tuple(any_result(w, s) for w, s in zip((3, 9, 27), scores, strict=False))
+        return TrialRecord(number, state, POINT, results, None, None, None)
+
+    trials = [
+        trial(0, "complete", 0.5, 0.1, 0.2),
+        trial(1, "complete", 0.9, 0.8, 0.7),
+        trial(2, "pruned", 0.01),
+        trial(3, "running", 0.6, 0.5),
+        trial(4, "complete", 0.6, 0.5, 0.3),
+    ]
+    prune(tmp_path, trials, keep=2)
+    left = {path.relative_to(tmp_path / "checkpoints").as_posix() for path in tmp_path.glob("checkpoints/*/*")}
+    assert left == {"0000/9", "0003/3", "0003/9", "0004/27"}
+
+
+def test_scoring_zero_shot_covers_the_space(worker: Worker) -> None:
+    """Every context length with every distinct covariate set."""
+    scores = worker.zero_shot()
+    settings = [(s["context_length"], s["covariates"]) for s in scores]
+    assert settings == [(c, s) for c in (48, 96) for s in ("none", "known", "all")]
+    assert all(np.isfinite(s["metrics"]["sql"]) for s in scores)
+
+
+def test_nothing_of_the_test_segment_reaches_a_trial(worker: Worker, small_weights: Path, tmp_path: Path) -> None:
+    """With every value of the test segment changed, results and weights are the same to the last bit."""
+    recipe = worker.assignment.recipe
+    dataset = load(recipe)
+    assert worker.assignment.data.panel.end == dataset.split.test_start
+    poisoned = replace(dataset, panel=_poisoned(dataset.panel, dataset.split.test_start))
+    (tmp_path / "other").mkdir()
+    other = Worker(Assignment(recipe, trial_data(poisoned, recipe), tmp_path / "other"))
+    assert stable(list(TrialRun(other, 0, POINT).results())) == stable(list(TrialRun(worker, 0, POINT).results()))
+    weights = "checkpoints/0000/27/weights.safetensors"
+    assert (tmp_path / "other" / weights).read_bytes() == (tmp_path / weights).read_bytes()
+
+
+def _poisoned(panel: Panel, begin: int) -> Panel:
+    def poison(series: Series) -> Series:
+        target, covariates = series.target.copy(), series.covariates.copy()
+        target[begin - series.offset :] = 1e6
+        covariates[:, begin - series.offset :] = -1e6
+        return Series(series.id, series.offset, target, covariates)
+
+    return replace(panel, series=tuple(map(poison, panel.series)))
+
+
+class TestFineTuneTrial:
+    """The Ray face of a trial, called as Tune calls it."""
+
+    @pytest.fixture
+    def trainable(self, worker: Worker) -> FineTuneTrial:
+        """One that was set up for trial 0."""
+        trainable = FineTuneTrial.__new__(FineTuneTrial)
+        trainable.setup({"number": 0, "hyperparameters": POINT.model_dump()}, worker.assignment)
+        return trainable
+
+    def test_is_done_at_full_budget(self, trainable: FineTuneTrial) -> None:
+        """And a reset worker begins its next trial with the same base model."""
+        assert [trainable.step()["done"] for _ in range(3)] == [False, False, True]
+        base = trainable._worker.base
+        assert trainable.reset_config({"number": 1, "hyperparameters": LORA.model_dump()})
+        assert trainable.step()["number"] == 1
+        assert trainable._worker.base is base
+
+    def test_gives_a_reason_instead_of_an_exception(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
+        """The reason for the study, the traceback for the log."""
+        point = POINT.model_copy(update={"learning_rate": 1e30})
+        trainable.reset_config({"number": 2, "hyperparameters": point.model_dump()})
+        results = [trainable.step()]
+        while not results[-1]["done"]:
+            results.append(trainable.step())
+        assert "finite" in results[-1]["failed"]
+        assert "Traceback" in (tmp_path / "logs/2.log").read_text()
+
+    def test_logs_its_progress(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
+        """`chronotune logs` reads it."""
+        trainable.step()
+        assert "3 windows, sql" in (tmp_path / "logs/0.log").read_text()
+
+
+def test_results_are_what_the_study_takes(worker: Worker, tmp_path: Path) -> None:
+    """JSON values all through."""
+    from chronotune.study import Result
+    from chronotune.trial import result_of
+
+    (tmp_path / "study").mkdir()
+    study = new_study(tmp_path / "study")
+    from sweep_parts import ask
+
+    number = ask(study)
+    reported = next(TrialRun(worker, number, POINT).results())
+    json.dumps(reported)
+    study.record(number, Result(**result_of(reported)))
+    assert study.trial(number).results[0].metrics == reported["metrics"]
