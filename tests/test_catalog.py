@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chronotune.catalog import FOLDERS, Kind, display, entries, find, shipped_root
+from chronotune.catalog import FOLDERS, Kind, copy, display, entries, find, shipped_root
+from chronotune.config.load import load_model
 from chronotune.errors import InputError
 
 
@@ -77,3 +78,14 @@ def test_display(home: Path) -> None:
     assert display(shipped_root() / "tuning" / "steel.yaml") == "tuning/steel.yaml"
     assert display(home / "a" / "b.yaml") == "a/b.yaml"
     assert display(Path("/elsewhere/b.yaml")) == "/elsewhere/b.yaml"
+
+
+def test_copy(home: Path) -> None:
+    """A copy is one's own: it loads under its name, its weights are still found, and nothing is overwritten."""
+    assert copy("models/tiny") == Path("models/tiny.yaml")
+    assert find("model", "tiny") == home / "models" / "tiny.yaml"
+    assert load_model("tiny").weights == str(shipped_root() / "models" / "tiny")
+    with pytest.raises(InputError, match="never overwrites"):
+        copy("models/tiny")
+    with pytest.raises(InputError, match="is search_spaces/tiny and models/tiny"):
+        copy("tiny")
