@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 
 from rich.console import Console
-from sweep_parts import ask, new_study, result, small_recipe
-from test_results import some_sweep
 
 from chronotune.data.prepare import load
 from chronotune.report import conclude, evaluation_table, watcher
+from sweep_parts import ask, new_study, result, small_recipe
+from test_results import some_sweep
 
 
 def console(terminal: bool = False) -> Console:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from sweep_parts import ask, new_study, result
 
 from chronotune.errors import InputError
 from chronotune.lease import Lease
 from chronotune.results import as_dict, curves, leaderboard, log_of, remove, size_of, sweeps
 from chronotune.study import Study
+from sweep_parts import ask, new_study, result
 
 
 def some_sweep(directory: Path) -> Study:

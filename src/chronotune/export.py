@@ -116,7 +116,7 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int) -> Reci
     return recipe.model_copy(update={"budget": budget, "search_space": space})
 
 
-def export_winner(directory: Path, to: Path) -> Path:
+def export_winner(directory: str | Path, to: str | Path) -> Path:
     """Copy a sweep's winner out of its folder.
 
     Args:
@@ -130,6 +130,7 @@ def export_winner(directory: Path, to: Path) -> Path:
     Raises:
         InputError: The sweep has no winner yet.
     """
+    directory, to = Path(directory), Path(to)
     winner = directory / "winner"
     if not (winner / "preset.yaml").exists():
         raise InputError(

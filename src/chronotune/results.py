@@ -18,7 +18,7 @@ POINT = ("mode", "learning_rate", "windows", "accumulation", "context_length", "
 """Hyperparameters in the order of display."""
 
 
-def leaderboard(sweep: Path | Reading) -> pl.DataFrame:
+def leaderboard(sweep: str | Path | Reading) -> pl.DataFrame:
     """Zero-shot first, then all trials from best to worst; those without a result come last.
 
     Args:
@@ -31,7 +31,7 @@ def leaderboard(sweep: Path | Reading) -> pl.DataFrame:
     """
     import polars as pl
 
-    reading = sweep if isinstance(sweep, Reading) else read(sweep)
+    reading = sweep if isinstance(sweep, Reading) else read(Path(sweep))
     zero_shot = reading.zero_shot
     reference = zero_shot["metrics"][reading.attributes["recipe"]["objective"]] if zero_shot else None
     trials = sorted(reading.trials, key=lambda trial: (trial.best is None, _score(trial) or 0.0, trial.number))

@@ -40,7 +40,7 @@ class Watcher(Protocol):
         """The sweep has ended, in whatever way."""
 
 
-def run_sweep(recipe: Recipe, directory: Path | None = None, watcher: Watcher | None = None) -> Path:
+def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watcher | None = None) -> Path:
     """Run a sweep from its beginning.
 
     Args:
@@ -57,7 +57,7 @@ def run_sweep(recipe: Recipe, directory: Path | None = None, watcher: Watcher | 
         KeyboardInterrupt: It was interrupted, and `resume_sweep` can go on.
     """
     dataset = load(recipe)
-    directory = (directory or Path("sweeps") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    directory = Path(directory or f"sweeps/{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     data = trial_data(dataset, recipe)
     if recipe.tracking.enabled:
         resolve_uri(recipe.tracking)  # an address that cannot be meant is refused before anything is written
@@ -75,7 +75,7 @@ def run_sweep(recipe: Recipe, directory: Path | None = None, watcher: Watcher | 
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
-def resume_sweep(directory: Path, more_trials: int = 0, watcher: Watcher | None = None) -> Path:
+def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher | None = None) -> Path:
     """Go on with a sweep after any end: killed, interrupted, or finished and now extended.
 
     Args:
@@ -89,7 +89,7 @@ def resume_sweep(directory: Path, more_trials: int = 0, watcher: Watcher | None 
     Raises:
         InputError: There is no sweep, somebody drives it, or its data, model or budget have changed.
     """
-    directory = directory.resolve()
+    directory = Path(directory).resolve()
     if not (directory / "recipe.yaml").exists():
         raise InputError(f"{directory}: a sweep's folder holds recipe.yaml, but this one does not. See `chronotune ls`")
     recipe = load_recipe(directory / "recipe.yaml")

@@ -27,7 +27,7 @@ class Trained:
     """The recipe's objective on the validation origins, in original units."""
 
 
-def train_recipe(recipe: Recipe, to: Path) -> Trained:
+def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
     """Train a recipe whose space holds one point, up to `budget.stop_at`.
 
     On the same machine with the same thread count the score equals that of the trial which the recipe came from, to
@@ -42,7 +42,7 @@ def train_recipe(recipe: Recipe, to: Path) -> Trained:
     """
     point = only_point(recipe)
     dataset = load(recipe)
-    to = free_folder(to)
+    to = free_folder(Path(to))
     with tempfile.TemporaryDirectory(prefix="ct-") as scratch, appearing(to) as draft:
         run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), Path(scratch))), 0, point)
         *_, last = run.results()
