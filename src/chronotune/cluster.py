@@ -37,7 +37,7 @@ def connected(profile: ClusterProfile) -> Iterator[None]:
     if ray.is_initialized():
         yield  # somebody else's session, e.g. a notebook's or a test's
         return
-    folder = tempfile.mkdtemp(prefix="ct-") if profile.kind == "local" else None
+    folder = _session_folder() if profile.kind == "local" else None
     try:
         _connect(profile, folder)
         yield
@@ -45,6 +45,20 @@ def connected(profile: ClusterProfile) -> Iterator[None]:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _session_folder() -> str:
+    """A new folder for a local Ray session, with a short name (Ray puts sockets into it).
+
+    It carries this process's number, so that those which killed processes left behind can be told and removed.
+    """
+    import psutil
+
+    for old in Path(tempfile.gettempdir()).glob("ct-*-*"):
+        number = old.name.split("-")[1]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"ct-{os.getpid()}-")
 
 
 def _connect(profile: ClusterProfile, folder: str | None) -> None:
@@ -103,8 +117,3 @@ def _adapters(recipe: Recipe) -> list[Fault]:
         return []
     rule = "LoRA trials need the package peft, but it is not installed"
     return [Fault("search_space", "mode", rule, "Run `pip install peft`, or --set search_space.mode=full")]
-
-
-def shared_folder(directory: Path) -> Path:
-    """Where Tune keeps what it insists on writing; nothing of it is ever read, and the sweep removes it."""
-    return directory / ".tune"

@@ -43,7 +43,7 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
     point = only_point(recipe)
     dataset = load(recipe)
     to = free_folder(Path(to))
-    with tempfile.TemporaryDirectory(prefix="ct-") as scratch, appearing(to) as draft:
+    with tempfile.TemporaryDirectory(prefix="chronotune-") as scratch, appearing(to) as draft:
         run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), Path(scratch))), 0, point)
         *_, last = run.results()
         windows, score = last[BUDGET], last[OBJECTIVE]
