@@ -1,4 +1,4 @@
-"""Print what a user is told about each kind of bad input, as a Markdown table: `python tools/bad_inputs.py`.
+"""Print what a user is told about each kind of bad input, as a Markdown table: `python tools/refusals.py`.
 
 Every case of the tests is given to the real command line (`chronotune run`) in an empty folder. Exits with 1 when
 a case did not end with exit code 2, showed a traceback, or left something behind.
