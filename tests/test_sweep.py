@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,16 @@ def interrupted(place: Path) -> Iterator[subprocess.Popen[str]]:
                 break
         yield process
         process.kill()
+    shutil.rmtree(place / "sweeps/cut")
+
+
+def test_sigterm_ends_in_order(interrupted: subprocess.Popen[str], place: Path) -> None:
+    """As a cluster ends a job: recorded, released, and with its own exit code."""
+    interrupted.send_signal(signal.SIGTERM)
+    output, _ = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130, output
+    assert not (place / "sweeps/cut/lease.json").exists()
+    assert len(read(place / "sweeps/cut").trials[0].results) >= 1
 
 
 def test_ctrl_c_ends_in_order_and_resume_goes_on(interrupted: subprocess.Popen[str], place: Path) -> None:

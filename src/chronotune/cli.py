@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -273,8 +272,7 @@ def _told(error: ChronotuneError) -> str:
 
 
 def _interruptible(sweep: Callable[[], object]) -> None:
-    """Run a sweep; Ctrl-C and SIGTERM end it in order, once more at once."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Run a sweep; an interrupted one has its own exit code."""
     try:
         sweep()
     except KeyboardInterrupt:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +68,26 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
         ),
     )
     try:
-        tuner.fit()
+        with _terminated_like_interrupted():
+            tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     _raise_if_interrupted(study, searcher)
     if recorder.failure:
         raise ChronotuneError(f"the untouched model must be scored to compare with, but: {recorder.failure}")
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the sweep in order, as Ctrl-C does: Ray's own handler exits on the spot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals cannot be handled here, nor does Tune
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raise_if_interrupted(study: Study, searcher: StudySearcher) -> None:
