@@ -17,7 +17,7 @@ LAYERS = {
     "pure": "data data.* metrics catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "baselines checkpoint cluster finetune forecaster pretrained search study trainable tracking.*",
     "story": "evaluation export results serving sweep train trial tuner",
-    "faces": "__init__ __main__ cli report",
+    "faces": "__init__ __main__ cli progress report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 
@@ -45,7 +45,7 @@ IMPORTERS = {
     "polars": "data.* evaluation results serving",
     "yaml": "config.*",
     "typer": "cli",
-    "rich": "cli report",
+    "rich": "cli progress report",
 }
 """Who may import what."""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from chronotune.data.prepare import load
-from chronotune.report import conclude, evaluation_table, watcher
+from chronotune.progress import watcher
+from chronotune.report import conclude, evaluation_table
 from sweep_parts import ask, new_study, result, small_recipe
 from test_results import some_sweep
 

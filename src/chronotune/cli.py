@@ -116,7 +116,7 @@ def run(
     from chronotune.config.load import load_recipe
 
     loaded = load_recipe(recipe, [*([f"cluster={cluster}"] if cluster else []), *(overrides or ())])
-    from chronotune.report import watcher
+    from chronotune.progress import watcher
     from chronotune.sweep import run_sweep
 
     _interruptible(lambda: run_sweep(loaded, directory, watcher(_console())))
@@ -131,7 +131,7 @@ def resume(
 
     Example: `chronotune resume sweeps/quickstart-20261124-101500 --trials 10`
     """
-    from chronotune.report import watcher
+    from chronotune.progress import watcher
     from chronotune.sweep import resume_sweep
 
     _interruptible(lambda: resume_sweep(directory, trials, watcher(_console())))
@@ -192,7 +192,8 @@ def evaluate(
     if as_json:
         _print_json(evaluation)
     else:
-        _console().print(evaluation_table(evaluation))
+        console = _console()
+        console.print(evaluation_table(evaluation, console.width))
 
 
 @app.command()

@@ -126,10 +126,10 @@ def _of_sweep(directory: Path, reading: Reading, recipe: Recipe) -> list[Contend
     assert preferred is not None
     settings = {
         "zero-shot": (preferred["context_length"], preferred["covariates"]),
-        "zero-shot, fed like the best": (best.context_length, best.covariates),
+        "zero-shot, same inputs": (best.context_length, best.covariates),
     }
     if len(set(settings.values())) == 1:
-        del settings["zero-shot, fed like the best"]
+        del settings["zero-shot, same inputs"]
     sets = recipe.data.sets
     untouched = [Contender(name, recipe.model, context, sets[s], s) for name, (context, s) in settings.items()]
     return [*untouched, Contender("best", winner, best.context_length, sets[best.covariates], best.covariates)]

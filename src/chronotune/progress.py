@@ -1,0 +1,98 @@
+"""The progress of a running sweep: a live table on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+
+from chronotune.report import conclude, leaderboard_table, summary
+
+if TYPE_CHECKING:
+    from chronotune.config.recipe import Recipe
+    from chronotune.data.prepare import Dataset
+    from chronotune.study import Reading, TrialRecord
+
+
+def watcher(console: Console) -> _Live | _Lines:
+    """Progress for this console: a live table on a terminal, plain lines in a pipe."""
+    return _Live(console) if console.is_terminal else _Lines(console)
+
+
+class _Lines:
+    """One line for every result and every end of a trial."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen: dict[int, tuple[str, int]] = {}
+        self._zero_shot_shown = False
+
+    def began(self, directory: Path, recipe: Recipe, dataset: Dataset) -> None:
+        """Say what is about to happen."""
+        self._print(summary(directory, recipe, dataset))
+
+    def update(self, reading: Reading) -> None:
+        """Print what is new."""
+        self._zero_shot(reading)
+        for trial in reading.trials:
+            now = (trial.state, trial.windows_seen)
+            if trial.windows_seen + (trial.state == "failed") and self._seen.get(trial.number) != now:
+                self._print(_line(trial, reading))
+            self._seen[trial.number] = now
+
+    def ended(self, directory: Path, reading: Reading) -> None:
+        """Print the tables."""
+        conclude(self._console, directory, reading)
+
+    def _zero_shot(self, reading: Reading) -> None:
+        best = reading.zero_shot
+        if best and not self._zero_shot_shown:
+            self._zero_shot_shown = True
+            objective = reading.attributes["recipe"]["objective"]
+            self._print(
+                f"zero-shot: {objective} {best['metrics'][objective]:.4f} "
+                f"(context {best['context_length']}, covariates {best['covariates']})"
+            )
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _line(trial: TrialRecord, reading: Reading) -> str:
+    recipe = reading.attributes["recipe"]
+    last = trial.results[-1] if trial.results else None
+    state = {"pruned": "stopped early", "failed": f"failed: {trial.reason}"}.get(trial.state, trial.state)
+    done = sum(other.state != "running" for other in reading.trials)
+    if last is None:
+        return f"trial {trial.number}: {state}"
+    return (
+        f"trial {trial.number}: {last.windows_seen}/{recipe['budget']['windows']} windows, "
+        f"{last.attributes.get('steps')} steps, {last.attributes.get('seconds', 0):.0f} s, "
+        f"{recipe['objective']} {last.objective:.4f}, {state} [{done}/{reading.attributes['trials']} trials done]"
+    )
+
+
+class _Live(_Lines):
+    """A leaderboard that is redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def began(self, directory: Path, recipe: Recipe, dataset: Dataset) -> None:
+        """Say what is about to happen, then start the table."""
+        super().began(directory, recipe, dataset)
+        self._live.start()
+
+    def update(self, reading: Reading) -> None:
+        """Redraw."""
+        self._live.update(
+            leaderboard_table(reading, max(5, self._console.height - 8), self._console.width), refresh=True
+        )
+
+    def ended(self, directory: Path, reading: Reading) -> None:
+        """Replace the live table by the final ones."""
+        self._live.stop()
+        super().ended(directory, reading)
