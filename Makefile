@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install sweep test check format
+.PHONY: help install sweep test check bench format
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -24,6 +24,10 @@ check: $(INSTALLED)  ## lint, formatting, types, sizes
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python tools/sizes.py src tests
+
+bench: $(INSTALLED)  ## the zero-shot benchmark of the embedded model (installs its data sets)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/zero_shot.py
 
 format: $(INSTALLED)  ## repair what the linter and the formatter can
 	$(BIN)/ruff check --fix
