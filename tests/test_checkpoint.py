@@ -29,7 +29,9 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(back.weights["w"], torch.ones(3))
     assert torch.equal(back.state["random"]["cpu"], torch.get_rng_state())
     assert back.meta["windows_seen"] == 8
-    assert checkpoint.weights_sha256(folder) == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    assert (
+        checkpoint.read_meta(folder)["sha256"][WEIGHTS] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    )
     assert [path.name for path in folder.parent.iterdir()] == ["8"]
 
 
@@ -144,6 +146,22 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ChronotuneError, match="No space left on device"):
         checkpoint.write(tmp_path / "8", example())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_must_be_new_is_never_replaced(tmp_path: Path) -> None:
+    """Neither one that is there before, nor one that came while ours was being filled."""
+    taken = tmp_path / "taken"
+
+    def fill() -> None:
+        with checkpoint.appearing(taken, replace=False) as draft:
+            (draft / "ours").touch()
+            taken.mkdir()
+            (taken / "theirs").touch()
+
+    for _ in range(2):
+        with pytest.raises(ChronotuneError, match="must be new"):
+            fill()
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "theirs"]
 
 
 def test_check_same_names_what_differs(tmp_path: Path) -> None:

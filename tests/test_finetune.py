@@ -336,15 +336,3 @@ def test_export_does_not_overwrite(tmp_path: Path) -> None:
     tuner.export(tmp_path / "model")
     with pytest.raises(ChronotuneError, match="must not overwrite"):
         tuner.export(tmp_path / "model")
-
-
-def test_close_frees_the_optimizer(tmp_path: Path) -> None:
-    """A closed tuner still forecasts and can be exported."""
-    tuner = small_tuner()
-    tuner.advance(5)
-    tuner.close()
-    assert all(parameter.grad is None for parameter in tuner.model.parameters())
-    predict_windows(tuner.model, small_panel(), WINDOWS[:1], context_length=64, horizon=5, covariates=ALL)
-    tuner.export(tmp_path / "model")
-    with pytest.raises(AssertionError, match="closed"):
-        tuner.advance(16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from chronotune import lease
-from chronotune.errors import InputError
-from chronotune.lease import Lease, is_alive, read_holder
+from chronotune.errors import ChronotuneError, InputError
+from chronotune.lease import Lease, identity, is_alive, read_holder
 
 
 def test_a_live_driver_is_named(tmp_path: Path) -> None:
@@ -74,3 +75,83 @@ def test_an_unreadable_lease_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "lease.json").write_text('{"host": ')
     with Lease(tmp_path):
         assert read_holder(tmp_path) is not None
+
+
+def _take_over(folder: Path) -> dict[str, object]:
+    other = {**identity(), "host": "elsewhere"}
+    file = folder / "new.json"
+    file.write_text(json.dumps(other))
+    file.replace(folder / "lease.json")
+    return other
+
+
+def test_a_holder_that_was_taken_over_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is interrupted, says who has the sweep, and touches the other's lease neither then nor at its end."""
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    interrupted: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
+    try:
+        held = Lease(tmp_path).__enter__()
+        other = _take_over(tmp_path)
+        held._beat.join(30)
+        time.sleep(0)  # where Python runs the signal's handler
+        assert interrupted == [signal.SIGINT]
+        assert read_holder(tmp_path) == other
+        with pytest.raises(ChronotuneError, match="on elsewhere took this sweep over"):
+            held.__exit__(None, None, None)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert read_holder(tmp_path) == other
+
+
+def test_a_lease_taken_between_two_beats_stays(tmp_path: Path) -> None:
+    """Who leaves removes only its own."""
+    with Lease(tmp_path):
+        other = _take_over(tmp_path)
+    assert read_holder(tmp_path) == other
+
+
+def test_a_beat_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage comes back, and the lease is renewed as if nothing had been."""
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    replace, failures = Path.replace, [OSError("stale file handle"), OSError("no space")]
+
+    def failing(self: Path, target: Path) -> Path:
+        if failures:
+            raise failures.pop()
+        return replace(self, target)
+
+    with Lease(tmp_path):
+        first = read_holder(tmp_path)
+        assert first is not None
+        monkeypatch.setattr(Path, "replace", failing)
+        for _ in range(500):
+            time.sleep(0.01)
+            now = read_holder(tmp_path)
+            assert now is not None
+            if now["heartbeat"] > first["heartbeat"] and not failures:
+                break
+        else:
+            pytest.fail("the heartbeat never came back")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_that_was_removed_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder drives on, so nobody else may begin."""
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    with Lease(tmp_path):
+        (tmp_path / "lease.json").unlink()
+        for _ in range(500):
+            time.sleep(0.01)
+            if read_holder(tmp_path) is not None:
+                return
+    pytest.fail("nobody holds the lease")
+
+
+def test_the_lease_is_known_by_the_name_at_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that changes its name in another network does not lose its own sweep."""
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.01)
+    with Lease(tmp_path):
+        monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+        time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chronotune.metrics import QUANTILES, last_value_r2, score, seasonal_scale
+from chronotune.metrics import QUANTILES, last_value_r2, score, seasonal_scale, without_nan
 
 NAN = float("nan")
 
@@ -97,6 +97,11 @@ def test_seasonal_scale_by_hand() -> None:
 def test_seasonal_scale_falls_back(target: list[float], season: int, expected: float) -> None:
     """Where the seasonal difference is zero or undefined: lag 1, then the level, then 1."""
     assert seasonal_scale(np.array(target), season) == expected
+
+
+def test_json_has_no_nan() -> None:
+    """At any depth, infinities included; everything else stays."""
+    assert without_nan({"a": [1.0, NAN, {"b": float("inf")}], "c": "x"}) == {"a": [1.0, None, {"b": None}], "c": "x"}
 
 
 def test_last_value_r2_tells_order_from_shuffle() -> None:

@@ -30,7 +30,7 @@ def test_a_pipe_gets_one_line_a_result(tmp_path: Path) -> None:
     pipe, study = console(), new_study(tmp_path)
     watch = watcher(pipe)
     recipe = small_recipe()
-    watch.began(tmp_path, recipe, load(recipe))
+    watch.began(tmp_path, recipe, load(recipe), study.read())
     number = ask(study)
     watch.update(study.read())
     study.record(number, result(3, 0.7))
@@ -59,7 +59,7 @@ def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
     screen, study = console(terminal=True), some_sweep(tmp_path)
     watch = watcher(screen)
     recipe = small_recipe()
-    watch.began(tmp_path, recipe, load(recipe))
+    watch.began(tmp_path, recipe, load(recipe), study.read())
     watch.update(study.read())
     watch.ended(tmp_path, study.read())
     assert text_of(screen).count("zero-shot") >= 2

@@ -21,7 +21,7 @@ class FakeTune:
     def __init__(self, study: Study, recipe: Recipe, wanted: int | None = None) -> None:
         self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
         self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
-        self.started = 0
+        self.started, self.untold = 0, False
 
     def suggest(self) -> tuple[str, Any]:
         """The next proposal under a new id."""
@@ -29,8 +29,13 @@ class FakeTune:
         trial_id = f"t{self.started}"
         return trial_id, self.searcher.suggest(trial_id)
 
-    def run(self, until: int | None = None) -> None:
-        """Run proposals to their ends; `until` cuts off like a SIGKILL after so many results."""
+    def run(self, until: int | None = None, untold: bool = False) -> None:
+        """Run proposals to their ends.
+
+        `until` cuts off like a SIGKILL after so many results; with `untold`, before the study is told of an end that
+        the last of them brought.
+        """
+        self.untold = untold
         left = math.inf if until is None else until
         while True:
             trial_id, proposal = self.suggest()
@@ -60,6 +65,8 @@ class FakeTune:
             self.study.record(proposal["number"], result(rung, score))
             if self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score}) == "STOP":
                 break
+        if left <= 0 and self.untold:
+            return 0
         self.searcher.on_trial_complete(trial_id, {BUDGET: rung})
         return left
 
@@ -119,15 +126,16 @@ def test_without_early_stopping_all_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-@pytest.mark.parametrize("killed_after", [1, 2, 5, 9, 14])
-def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, killed_after: int) -> None:
+@pytest.mark.parametrize("untold", [False, True])
+@pytest.mark.parametrize("killed_after", [1, 4, 5, 9, 14])
+def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untold: bool, killed_after: int) -> None:
     """With one worker, trial by trial: parameters, results, states."""
     recipe = small_recipe(budget={"trials": 10, "windows": 27}, search={"sampler": sampler, "startup_trials": 3})
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
     unbroken = new_study(tmp_path / "unbroken", recipe)
     FakeTune(unbroken, recipe).run()
-    FakeTune(new_study(tmp_path / "broken", recipe), recipe).run(until=killed_after)
+    FakeTune(new_study(tmp_path / "broken", recipe), recipe).run(until=killed_after, untold=untold)
     resumed = Study.reopen(tmp_path / "broken")
     FakeTune(resumed, recipe).run()
     assert table(resumed) == table(unbroken)
@@ -175,13 +183,17 @@ def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
     assert "worker died" in str(reasons[1])
 
 
-def test_a_closed_searcher_proposes_nothing(tmp_path: Path) -> None:
-    """The time is up: what runs goes on, nothing new begins."""
+def test_a_closed_searcher_begins_nothing_new(tmp_path: Path) -> None:
+    """The time is up: what was left running goes on, and then it is over."""
     study = new_study(tmp_path)
     study.note("zero_shot", [])
-    tune = FakeTune(study, small_recipe())
+    left_running = FakeTune(study, small_recipe()).suggest()[1]["number"]
+    tune = FakeTune(Study.reopen(tmp_path), small_recipe())
     tune.searcher.close()
-    assert tune.suggest()[1] == Searcher.FINISHED
+    assert not tune.searcher.wants_more(1)
+    tune.run()
+    assert [trial.number for trial in study.trials] == [left_running]
+    assert study.trials[0].state == "complete"
 
 
 def test_records_name_their_best() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chronotune.catalog import FOLDERS, Entry, Kind, entries, shipped_root
+from chronotune.checkpoint import sha256
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import load_cluster, load_model, load_recipe, load_space
 from chronotune.config.model import ModelPreset
@@ -167,3 +168,8 @@ def test_hub_models_are_pinned() -> None:
 def test_tiny_is_beside_its_preset() -> None:
     """The embedded weights are found from any directory, and take the context that the preset says."""
     assert load_model("tiny").weights == str(ROOT / "models" / "tiny")
+
+
+def test_tiny_is_pinned() -> None:
+    """The preset names the SHA-256 of the weights that are there, so that exports name their base exactly."""
+    assert load_model("tiny").revision == sha256(ROOT / "models" / "tiny" / "model.safetensors")

@@ -234,6 +234,20 @@ def test_a_finished_sweep_is_extended(sweep: Path, place: Path) -> None:
     assert reading.attributes["evaluation"]["test_openings"] >= 2
 
 
+def test_a_finished_sweep_is_left_alone(sweep: Path, place: Path) -> None:
+    """Resumed without more trials it opens nothing and says what is there."""
+    before = read(sweep).attributes["test_openings"]
+    assert "next: chronotune export" in chronotune("resume", "sweeps/one", cwd=place)
+    assert read(sweep).attributes["test_openings"] == before
+
+
+def test_an_extension_survives_that_its_checkpoints_were_removed(sweep: Path, place: Path) -> None:
+    """The old winner stands in `winner/`; if it is still the best it is not written again."""
+    chronotune("rm", "sweeps/one", "--checkpoints", "--yes", cwd=place)
+    chronotune("resume", "sweeps/one", "--trials", "1", cwd=place)
+    assert read(sweep).attributes["ended"]
+
+
 def test_a_sweep_on_other_data_is_not_resumed(sweep: Path, place: Path) -> None:
     """The recipe in the folder was edited: refused, with what differs."""
     text = (sweep / "recipe.yaml").read_text()
@@ -299,6 +313,42 @@ def test_ctrl_c_ends_in_order_and_resume_goes_on(interrupted: subprocess.Popen[s
     assert after[0].results[: len(before[0].results)] == before[0].results
 
 
+def test_a_killed_worker_s_trial_goes_on(place: Path) -> None:
+    """From its last checkpoint, in another process; the death is in the trial's log, and no traceback on the screen."""
+    import psutil
+
+    settings = ["budget.trials=1", "budget.windows=432", "cluster.max_concurrent=1"]
+    command = [sys.executable, "-m", "chronotune", "run", "smoke", "--dir", "sweeps/worker"]
+    with subprocess.Popen(
+        command + [part for s in settings for part in ("--set", s)],
+        cwd=place, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("trial 0: 16/432"):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    if "Trainable" in "".join(child.cmdline()):
+                        child.kill()
+    assert process.returncode == 0, "".join(lines)
+    assert "Traceback" not in "".join(lines)
+    [trial] = read(place / "sweeps/worker").trials
+    assert [r.windows_seen for r in trial.results] == [16, 48, 144, 432]
+    log = (place / "sweeps/worker/logs/0.log").read_text()
+    assert "its worker died" in log
+    assert "goes on from 16 windows" in log
+
+
+def test_a_closed_pipe_does_not_end_a_sweep(place: Path) -> None:
+    """`chronotune run ... | head -1`: only the display is lost."""
+    command = f"{sys.executable} -m chronotune run smoke --dir sweeps/head --set budget.trials=1 | head -1"
+    subprocess.run(command, shell=True, cwd=place, env=ENVIRONMENT, capture_output=True, timeout=200, check=False)
+    reading = read(place / "sweeps/head")
+    assert reading.attributes["ended"]
+    assert reading.attributes["evaluation"]
+
+
 def test_a_killed_driver_is_resumed_identically(sweep: Path, place: Path) -> None:
     """SIGKILL with one worker: the resumed sweep equals an unbroken one, trial by trial."""
     settings = ("--set", "cluster.max_concurrent=1")
@@ -329,7 +379,8 @@ def test_rm_frees_checkpoints_then_the_sweep(place: Path) -> None:
 
 
 def test_a_model_that_cannot_be_had_is_one_line(place: Path) -> None:
-    """No network and no cache: exit 1, no traceback, and nothing of a sweep but its folder's record."""
-    message = chronotune("run", "smoke", "--set", "model=chronos-2", cwd=place, code=1)
+    """No network and no cache: exit 1, no traceback, and no folder."""
+    message = chronotune("run", "smoke", "--set", "model=chronos-2", "--dir", "sweeps/none", cwd=place, code=1)
+    assert not (place / "sweeps/none").exists()
     assert "Traceback" not in message
     assert "amazon/chronos-2" in message

@@ -1,6 +1,6 @@
 """Train the tiny Chronos-2 from scratch on synthetic series.
 
-    python models/tiny/train.py --minutes 45 --seed 1 --out models/tiny
+    python models/tiny/train.py --minutes 65 --threads 1 --seed 1 --out models/tiny
 
 Batch i depends on (seed, i) alone and the initial weights on the seed. How many steps fit, and so the learning
 rate of each, depends on the machine: two runs agree only as far as their clocks do. Beside other work, give it one
@@ -8,6 +8,7 @@ core of its own and --threads 1: two threads wait for each other at every operat
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -197,7 +198,9 @@ def main() -> None:
     progress = Progress(settings)
     train(model, args, progress)
     save(model, args.out, progress.record() | {"complete": True})
-    log.info("saved after %d steps, %d rows", progress.steps, progress.rows)
+    digest = hashlib.sha256((args.out / "model.safetensors").read_bytes()).hexdigest()
+    log.info("saved after %d steps, %d rows; write into models/tiny.yaml:", progress.steps, progress.rows)
+    log.info("revision: %s", digest)
 
 
 if __name__ == "__main__":

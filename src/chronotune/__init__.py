@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from chronotune.evaluation import evaluate
     from chronotune.export import export_winner
     from chronotune.results import leaderboard
-    from chronotune.serving import forecast
+    from chronotune.serving import Columns, forecast
     from chronotune.sweep import resume_sweep, run_sweep
     from chronotune.train import train_recipe
 
 # `import chronotune` costs nothing: what a name needs (torch, ray) is imported when the name is used
 _HOMES = {
     "ChronotuneError": "chronotune.errors",
+    "Columns": "chronotune.serving",
     "InputError": "chronotune.errors",
     "evaluate": "chronotune.evaluation",
     "export_winner": "chronotune.export",
@@ -39,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "ChronotuneError",
+    "Columns",
     "InputError",
     "evaluate",
     "export_winner",

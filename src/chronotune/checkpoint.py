@@ -104,12 +104,6 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 of a checkpoint's weights, in hex, as recorded when it was written."""
-    digest: str = read_meta(folder)["sha256"][WEIGHTS]
-    return digest
-
-
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
@@ -128,12 +122,17 @@ def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any])
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` when the block ends without an error.
 
     Until then it is a hidden sibling. Its files reach the disk before it gets its name, so that after a crash the
     folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
+
+    Raises:
+        ChronotuneError: `replace` is false, and `folder` is there, or came to be there in the meantime.
     """
+    if not replace:
+        _refuse_existing(folder)
     partial, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -141,6 +140,8 @@ def appearing(folder: Path) -> Iterator[Path]:
         yield partial
         for path in (*partial.iterdir(), partial):
             _sync(path)
+        if not replace:
+            _refuse_existing(folder)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
@@ -150,6 +151,11 @@ def appearing(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists():
+        raise ChronotuneError(f"{folder} must be new, but exists; choose another name or remove it")
 
 
 def _sync(path: Path) -> None:

@@ -134,7 +134,10 @@ def resume(
     from chronotune.progress import watcher
     from chronotune.sweep import resume_sweep
 
-    _interruptible(lambda: resume_sweep(directory, trials, watcher(_console())))
+    watching = watcher(_console())
+    _interruptible(lambda: resume_sweep(directory, trials, watching))
+    if not watching.saw_any:  # it was finished already
+        show(directory)
 
 
 @app.command()
@@ -182,13 +185,10 @@ def evaluate(
 
     Example: `chronotune evaluate tiny --recipe tuning/quickstart.yaml`
     """
-    from chronotune.evaluation import evaluate_again, evaluate_model
+    from chronotune.evaluation import evaluation_of
     from chronotune.report import evaluation_table
 
-    if (Path(target) / "study.journal").exists():
-        evaluation = evaluate_again(Path(target))
-    else:
-        evaluation = evaluate_model(target, recipe, overrides or ())
+    evaluation = evaluation_of(target, recipe, overrides or ())
     if as_json:
         _print_json(evaluation)
     else:
@@ -244,8 +244,9 @@ def rm(
 
     Example: `chronotune rm sweeps/quickstart-20261124-101500 --checkpoints`
     """
-    from chronotune.results import remove, size_of
+    from chronotune.results import refuse_removal, remove, size_of
 
+    refuse_removal(directory)
     what = directory / "checkpoints" if checkpoints else directory
     if not yes:
         typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB)?", abort=True)

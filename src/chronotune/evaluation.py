@@ -15,11 +15,11 @@ from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, load, trial_data
-from chronotune.data.windows import actuals, windows_at
+from chronotune.data.prepare import Dataset, load, scored_windows, training_scales, trial_data
+from chronotune.data.windows import actuals
 from chronotune.errors import InputError
 from chronotune.lease import Lease
-from chronotune.study import Reading, Study
+from chronotune.study import JOURNAL, Reading, Study
 from chronotune.trial import Assignment, Worker
 
 if TYPE_CHECKING:
@@ -41,28 +41,51 @@ class Contender:
     """The name of the covariates in the recipe, for display."""
 
 
-def evaluate(model: str | Path, recipe: Recipe) -> pl.DataFrame:
-    """Score one model and the seasonal naive forecasts on a recipe's test windows.
+def evaluate(model_or_sweep: str | Path, recipe: Recipe | None = None) -> pl.DataFrame:
+    """Score a model, or a sweep's winner again, beside the seasonal naive forecasts on a recipe's test windows.
 
     Args:
-        model: A preset's name or file. One that `export` wrote is fed as it was trained; another with the longest
-            context length of the recipe's space, once with all covariates and once without any.
-        recipe: Names the data, the split and the horizon.
+        model_or_sweep: A sweep's folder, whose openings of the test segment are counted; or a preset's name or file.
+            A model that `export` wrote is fed as it was trained; another with the longest context length of the
+            recipe's space, once with all covariates and once without any.
+        recipe: Names the data, the split and the horizon; by default that of the sweep, or the one that was exported
+            with the model.
 
     Returns:
-        One row a contender: `model`, `context_length`, `covariates`, and the metrics of `metrics.score`.
+        One row a contender: `model`, `context_length`, `covariates`, and the metrics of `metrics.score`, null where
+        there is nothing to average.
 
     Raises:
-        InputError: The model needs covariates that the recipe does not have.
+        InputError: A sweep is given another recipe than its own, the model needs covariates that the recipe does not
+            have, or there is no recipe.
     """
     import polars as pl
 
-    preset, dataset = load_model(model), load(recipe)
-    return pl.DataFrame(_evaluate(preset, dataset, recipe)["rows"])
+    return pl.DataFrame(evaluation_of(model_or_sweep, recipe)["rows"])
 
 
-def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Evaluate a model on the recipe that is named, or on the one that was exported with it.
+def evaluation_of(
+    target: str | Path, recipe: str | Path | Recipe | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Evaluate a sweep again, or a model on a recipe: what `evaluate` and the command of that name do.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
+    if not (Path(target) / JOURNAL).exists():
+        return evaluate_model(target, recipe, overrides)
+    if recipe is not None or overrides:
+        raise InputError(
+            f"{target}: a sweep is evaluated on its own recipe, but another or --set was given. Leave it out, or "
+            f"evaluate the model: {Path(target) / 'winner'}"
+        )
+    return evaluate_again(Path(target))
+
+
+def evaluate_model(
+    model: str | Path, recipe: str | Path | Recipe | None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Evaluate a model on a recipe, or on the one that was exported with it.
 
     Raises:
         InputError: There is no recipe, or it does not fit the model.
@@ -74,7 +97,7 @@ def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str] = ()
             f"{preset.name}: a model that was not exported by chronotune has no recipe of its own. "
             f"Name one: --recipe tuning/quickstart.yaml"
         )
-    loaded = load_recipe(recipe or own, overrides)
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides)
     return {**_evaluate(preset, load(loaded), loaded), "test_openings": None}
 
 
@@ -152,11 +175,11 @@ def _of_preset(preset: ModelPreset, recipe: Recipe) -> list[Contender]:
 
 def _score(contenders: Sequence[Contender], dataset: Dataset, recipe: Recipe, predict: Predict) -> dict[str, Any]:
     panel, horizon = dataset.panel, recipe.horizon
-    windows = windows_at(panel, dataset.split.test_origins, horizon)
-    actual = actuals(panel, windows, horizon)
-    scales = trial_data(dataset, recipe).scales[[window.series for window in windows]]
+    by_series = training_scales(panel, dataset.split, recipe)
+    windows = scored_windows(panel, dataset.split.test_origins, by_series, horizon)
+    actual, scales = actuals(panel, windows, horizon), by_series[[window.series for window in windows]]
     rows = [
-        {**about, **metrics.score(predictions, actual, scales)}
+        {**about, **metrics.without_nan(metrics.score(predictions, actual, scales))}
         for about, predictions in _forecasts(contenders, panel, windows, recipe, predict)
     ]
     origins = dataset.split.test_origins

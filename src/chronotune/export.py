@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
 from chronotune import __version__
 from chronotune.checkpoint import appearing, sha256
+from chronotune.config.base import MAX_NAME, NAME_PATTERN
 from chronotune.config.load import dump, load_model
 from chronotune.config.model import ModelPreset, Provenance, Serving
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel
-from chronotune.errors import InputError
+from chronotune.errors import Fault, InputError
 from chronotune.study import TrialRecord
 from chronotune.trial import Assignment
 
@@ -39,12 +42,12 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
     folder = assignment.directory / "winner"
     with appearing(folder) as draft:
         worker.export(best.number, best.hyperparameters, best.best.windows_seen, draft)
-        digest = describe(
+        digest = write_declarations(
             draft,
             assignment.recipe,
             best.hyperparameters,
             panel,
-            name=f"{assignment.recipe.name}-{best.number}",
+            name=_numbered(assignment.recipe.name, best.number),
             windows_seen=best.best.windows_seen,
             score=best.best.objective,
             trial=best.number,
@@ -58,7 +61,7 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
     }
 
 
-def describe(
+def write_declarations(
     folder: Path,
     recipe: Recipe,
     point: Hyperparameters,
@@ -76,7 +79,7 @@ def describe(
     Returns:
         SHA-256 of the weights, in hex.
     """
-    digest = sha256(folder / WEIGHTS)
+    digest, recipe = sha256(folder / WEIGHTS), pinned(recipe)
     columns = recipe.data.sets[point.covariates]
     preset = ModelPreset(
         name=name,
@@ -109,11 +112,23 @@ def describe(
     return digest
 
 
+def pinned(recipe: Recipe) -> Recipe:
+    """The recipe with the SHA-256 of its base weights as their revision, when they are a folder without one."""
+    weights = Path(recipe.model.weights) / WEIGHTS
+    if recipe.model.revision is not None or not weights.is_file():
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": sha256(weights)})})
+
+
 def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int) -> Recipe:
-    """The recipe of one configuration: the space holds constants, training ends where this one did."""
+    """The recipe of one configuration: the space holds constants, training ends where this one did.
+
+    The address of the sweep's tracking stays behind: it belongs to the place, and may hold a secret.
+    """
     budget = recipe.budget.model_copy(update={"trials": 1, "stop_at": windows_seen})
     space = recipe.search_space.collapse(point)
-    return recipe.model_copy(update={"budget": budget, "search_space": space})
+    tracking = recipe.tracking.model_copy(update={"uri": None})
+    return recipe.model_copy(update={"budget": budget, "search_space": space, "tracking": tracking})
 
 
 def export_winner(directory: str | Path, to: str | Path) -> Path:
@@ -128,22 +143,48 @@ def export_winner(directory: str | Path, to: str | Path) -> Path:
         Where it stands.
 
     Raises:
-        InputError: The sweep has no winner yet.
+        InputError: The last part of `to` is no name for a model, or the sweep has no winner yet.
     """
     directory, to = Path(directory), Path(to)
+    refuse_bad_name(to)
     winner = directory / "winner"
     if not (winner / "preset.yaml").exists():
         raise InputError(
             f"{directory}: only a sweep with a winner can be exported. Finish it with `chronotune resume {directory}`"
         )
     to = free_folder(to)
-    with appearing(to) as draft:
+    with appearing(to, replace=False) as draft:
         shutil.copytree(winner, draft, dirs_exist_ok=True)
         preset = load_model(draft / "preset.yaml")
-        (draft / "preset.yaml").write_text(dump(preset.model_copy(update={"name": to.name, "weights": "."})))
+        renamed = {**preset.model_dump(), "name": to.name, "weights": "."}
+        (draft / "preset.yaml").write_text(dump(ModelPreset.model_validate(renamed)))
     return to
 
 
 def free_folder(wanted: Path) -> Path:
-    """`wanted`, or with the time added when it is taken."""
-    return wanted if not wanted.exists() else wanted.with_name(f"{wanted.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    """`wanted`, or with the time added when it is taken, and a number when that is taken too."""
+    if not wanted.exists():
+        return wanted
+    stamped = wanted.with_name(f"{wanted.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    numbered = (stamped.with_name(f"{stamped.name}-{number}") for number in count(2))
+    return next(folder for folder in chain([stamped], numbered) if not folder.exists())
+
+
+def refuse_bad_name(to: Path) -> None:
+    """A model has the name of its folder, with a time behind it when that is taken.
+
+    Raises:
+        InputError: The folder's name is no `Name`, or too long for the time.
+    """
+    longest = MAX_NAME - len("-20260101-120000-10")
+    if not re.fullmatch(NAME_PATTERN, to.name) or len(to.name) > longest:
+        rule = (
+            f"must end in a name of letters, digits, dot, dash and underscore that begins with a letter or digit, "
+            f"at most {longest} long, but is {str(to)!r}"
+        )
+        raise InputError([Fault("--to", "", rule, "Name a folder such as models/steel")])
+
+
+def _numbered(name: str, number: int) -> str:
+    """`steel-12`; a long name is shortened so that the whole is a `Name`."""
+    return f"{name[: MAX_NAME - len(f'-{number}')]}-{number}"

@@ -119,7 +119,7 @@ class FineTuner:
         with self._random.active():
             self._trainable = Trainable(model, hyperparameters, horizon, self.device)
         self.model = self._trainable.model
-        self._optimizer: AdamW | None = torch.optim.AdamW(
+        self._optimizer: AdamW = torch.optim.AdamW(
             self._trainable.parameters.values(), lr=hyperparameters.learning_rate, weight_decay=0.0, fused=True
         )
 
@@ -143,12 +143,12 @@ class FineTuner:
         finally:
             self.model.eval()
         mean = total / (self.windows_seen - before) if self.windows_seen > before else math.nan
-        rate = self._live_optimizer().param_groups[0]["lr"]
+        rate = self._optimizer.param_groups[0]["lr"]
         return Progress(self.windows_seen, self.steps, mean, rate, time.perf_counter() - begin)
 
     def _step(self) -> tuple[int, float]:
         """One optimizer step: its windows and their mean loss."""
-        optimizer = self._live_optimizer()
+        optimizer = self._optimizer
         rate = self._hyperparameters.learning_rate * (1 - self.windows_seen / self._budget)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -190,7 +190,7 @@ class FineTuner:
 
     def _check_finite(self, loss: float, norm: float) -> None:
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            rate = self._live_optimizer().param_groups[0]["lr"]
+            rate = self._optimizer.param_groups[0]["lr"]
             raise NonFiniteLossError(
                 f"training must stay finite, but at step {self.steps} the loss was {loss:.4g} and the norm of its "
                 f"gradient {norm:.4g}; the learning rate {rate:.3g} may be too high, or the data have extreme values"
@@ -206,7 +206,7 @@ class FineTuner:
         Raises:
             ChronotuneError: It cannot be written.
         """
-        state = {"optimizer": self._live_optimizer().state_dict(), "random": self._random.state}
+        state = {"optimizer": self._optimizer.state_dict(), "random": self._random.state}
         meta = {
             "windows_seen": self.windows_seen,
             "steps": self.steps,
@@ -226,7 +226,7 @@ class FineTuner:
             ChronotuneError: The checkpoint is missing, damaged, or of a run with other settings. The tuner is then
                 no longer fit for use, unless the fault is one of these settings.
         """
-        optimizer, saved = self._live_optimizer(), checkpoint.read(folder)
+        optimizer, saved = self._optimizer, checkpoint.read(folder)
         meta = saved.meta
         try:
             seen, steps, notes = meta["windows_seen"], meta["steps"], dict(meta["notes"])
@@ -253,15 +253,6 @@ class FineTuner:
                 self._trainable.merged().save_pretrained(partial)
         except OSError as error:
             raise ChronotuneError(f"cannot write {folder}: {error}; check rights and free space") from error
-
-    def close(self) -> None:
-        """Free the optimizer and the gradients; the model still forecasts and can be exported."""
-        self._optimizer = None
-        self.model.zero_grad(set_to_none=True)
-
-    def _live_optimizer(self) -> AdamW:
-        assert self._optimizer is not None, "the tuner was closed"
-        return self._optimizer
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

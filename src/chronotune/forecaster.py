@@ -14,12 +14,12 @@ from chronotune.data.batches import check_context
 from chronotune.data.panel import Panel, Window
 from chronotune.data.windows import cut
 from chronotune.metrics import QUANTILES
-from chronotune.pretrained import load_model
+from chronotune.pretrained import load_model, locate
 
 if TYPE_CHECKING:
     from chronos.chronos2.model import Chronos2Model
 
-__all__ = ["load_model", "predict_windows"]
+__all__ = ["load_model", "locate", "predict_windows"]
 
 _BATCH_TOKENS = 2**15
 _BATCH_ROWS = 256  # group attention is quadratic in the rows of a batch

@@ -7,7 +7,7 @@ value makes the scores not finite: it is never skipped.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,15 @@ def score(predictions: Floats, actual: Floats, scales: Floats) -> dict[str, floa
         "mape": mape(median, actual),
         "coverage80": coverage80(predictions, actual),
     }
+
+
+def without_nan(value: Any) -> Any:
+    """The same JSON value with None for every number that is not finite, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def quantile_losses(predictions: Floats, actual: Floats) -> Floats:

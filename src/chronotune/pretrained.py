@@ -28,6 +28,15 @@ def load_model(preset: ModelPreset) -> Chronos2Model:
         ChronotuneError: The weights cannot be found or reached, are not those that the preset's revision names, or
             are no Chronos-2 model.
     """
+    return _load(locate(preset), preset)
+
+
+def locate(preset: ModelPreset) -> Path:
+    """The folder of a preset's weights, downloaded if they are on Hugging Face and not yet in the local cache.
+
+    Raises:
+        ChronotuneError: As `load_model`.
+    """
     folder = Path(preset.weights)
     if folder.is_dir():
         _check_files(folder)
@@ -40,7 +49,7 @@ def load_model(preset: ModelPreset) -> Chronos2Model:
     else:
         folder = _hub_folder(preset)
         _check_files(folder)
-    return _load(folder, preset)
+    return folder
 
 
 def _check_files(folder: Path) -> None:

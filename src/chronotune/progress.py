@@ -28,10 +28,16 @@ class _Lines:
         self._console = console
         self._seen: dict[int, tuple[str, int]] = {}
         self._zero_shot_shown = False
+        self.saw_any = False
+        """Whether a sweep has begun to be driven."""
 
-    def began(self, directory: Path, recipe: Recipe, dataset: Dataset) -> None:
-        """Say what is about to happen."""
+    def began(self, directory: Path, recipe: Recipe, dataset: Dataset, reading: Reading) -> None:
+        """Say what is about to happen; what earlier drivers have done is no news."""
+        self.saw_any = True
         self._print(summary(directory, recipe, dataset))
+        self._seen = {trial.number: (trial.state, trial.windows_seen) for trial in reading.trials}
+        if self._seen:
+            self._print(f"goes on with {len(self._seen)} trials done or begun")
 
     def update(self, reading: Reading) -> None:
         """Print what is new."""
@@ -81,9 +87,9 @@ class _Live(_Lines):
         super().__init__(console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
-    def began(self, directory: Path, recipe: Recipe, dataset: Dataset) -> None:
+    def began(self, directory: Path, recipe: Recipe, dataset: Dataset, reading: Reading) -> None:
         """Say what is about to happen, then start the table."""
-        super().began(directory, recipe, dataset)
+        super().began(directory, recipe, dataset, reading)
         self._live.start()
 
     def update(self, reading: Reading) -> None:

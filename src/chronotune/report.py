@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,12 +132,20 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
     pruned = sum(trial.state == "pruned" for trial in reading.trials)
     failed = sum(trial.state == "failed" for trial in reading.trials)
     console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
-    path = display_path(directory)
     if evaluation := reading.attributes.get("evaluation"):
         console.print(evaluation_table(evaluation, console.width))
-        console.print(f"next: chronotune export {path} --to models/NAME", highlight=False, soft_wrap=True)
-    else:
-        console.print(f"not finished; go on with: chronotune resume {path}", highlight=False, soft_wrap=True)
+    console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)
+
+
+def _next_step(directory: Path, reading: Reading) -> str:
+    from chronotune.lease import is_alive, read_holder
+
+    path, holder = display_path(directory), read_holder(directory)
+    if reading.attributes.get("ended"):
+        return f"next: chronotune export {path} --to models/NAME"
+    if holder is not None and holder["pid"] != os.getpid() and is_alive(holder):
+        return f"still running, driven by process {holder['pid']} on {holder['host']}"
+    return f"not finished; go on with: chronotune resume {path}"
 
 
 def display_path(path: Path) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import is_alive, read_holder
+from chronotune.metrics import without_nan
 from chronotune.study import JOURNAL, Reading, TrialRecord, read
 
 if TYPE_CHECKING:
@@ -116,19 +116,11 @@ def as_dict(reading: Reading) -> dict[str, Any]:
         "name": reading.name,
         "state": "finished" if reading.attributes.get("ended") else "unfinished",
         "recipe": reading.attributes["recipe"],
-        "leaderboard": _without_nan(leaderboard(reading).to_dicts()),
-        "results": _without_nan(curves(reading).to_dicts()),
+        "leaderboard": without_nan(leaderboard(reading).to_dicts()),
+        "results": without_nan(curves(reading).to_dicts()),
         "winner": reading.attributes.get("winner"),
-        "evaluation": _without_nan(reading.attributes.get("evaluation")),
+        "evaluation": without_nan(reading.attributes.get("evaluation")),
     }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sweeps(root: Path) -> list[dict[str, Any]]:
@@ -180,6 +172,18 @@ def remove(directory: Path, *, only_checkpoints: bool = False) -> None:
     Raises:
         InputError: It is no sweep, or somebody drives it.
     """
+    refuse_removal(directory)
+    target = directory / "checkpoints" if only_checkpoints else directory
+    if target.exists():
+        shutil.rmtree(target)
+
+
+def refuse_removal(directory: Path) -> None:
+    """Do nothing when `remove` may remove this folder.
+
+    Raises:
+        InputError: It is no sweep, or somebody drives it.
+    """
     if not (directory / JOURNAL).exists():
         raise InputError(
             f"{directory}: only a sweep is removed, but this folder holds no {JOURNAL}. See `chronotune ls`"
@@ -187,6 +191,3 @@ def remove(directory: Path, *, only_checkpoints: bool = False) -> None:
     holder = read_holder(directory)
     if holder is not None and is_alive(holder):
         raise InputError(f"{directory}: process {holder['pid']} on {holder['host']} drives this sweep. Stop it first")
-    target = directory / "checkpoints" if only_checkpoints else directory
-    if target.exists():
-        shutil.rmtree(target)

@@ -7,7 +7,7 @@ what an unbroken one would have.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,12 +79,22 @@ def scheduler(recipe: Recipe) -> TrialScheduler:
     )
 
 
-def remember(asha: TrialScheduler, trial_id: str, record: TrialRecord) -> None:
-    """Enter a trial's past results into the scheduler's rungs under `trial_id`."""
-    trial = SimpleNamespace(trial_id=trial_id)
+def remember(asha: TrialScheduler, trial_id: str, record: TrialRecord) -> str:
+    """Enter a trial's past results into the scheduler's rungs under `trial_id`; its decision on the last of them."""
+    trial, decision = SimpleNamespace(trial_id=trial_id), TrialScheduler.CONTINUE
     asha.on_trial_add(None, trial)
     for result in record.results:
-        asha.on_trial_result(None, trial, {BUDGET: result.windows_seen, OBJECTIVE: result.objective})
+        decision = asha.on_trial_result(None, trial, {BUDGET: result.windows_seen, OBJECTIVE: result.objective})
+    return str(decision)
+
+
+def was_stopped(record: TrialRecord, others: Sequence[TrialRecord], recipe: Recipe) -> bool:
+    """Whether the scheduler stopped a trial whose end the driver did not live to tell."""
+    again = scheduler(recipe)
+    for other in others:
+        if other.number != record.number and other.state != "running":
+            remember(again, f"past-{other.number}", other)
+    return remember(again, "it", record) == str(TrialScheduler.STOP)
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
@@ -104,14 +114,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
         self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
-        self.closed = False
+        self._closed = False
         for trial in study.trials:
             if trial.state != "running":
                 remember(asha, f"past-{trial.number}", trial)
 
     def close(self) -> None:
-        """Propose nothing more; what runs goes on."""
-        self.closed = True
+        """Propose nothing new; what runs, or once ran, goes on."""
+        self._closed = True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration; None while every slot is taken; FINISHED when all trials were handed out."""
@@ -130,21 +140,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         return {"number": record.number, "hyperparameters": record.hyperparameters.model_dump()}
 
     def _next(self) -> TrialRecord | None:
-        if self.closed:
-            return None
         while self._unfinished:
             record = self._study.trial(self._unfinished.pop(0))
             if record.hyperparameters is None:
                 return self._study.ask_again(record.number, self._sampler(record.number), self._draw)
-            if record.windows_seen < self._recipe.rungs[-1]:
+            at_the_end = record.windows_seen >= self._recipe.rungs[-1]
+            if not at_the_end and not was_stopped(record, self._study.trials, self._recipe):
                 return record
-            self._study.finish(record.number, self._recipe.rungs[-1])
+            ended = self._study.finish(record.number, self._recipe.rungs[-1])
+            remember(self._asha, f"past-{record.number}", ended)
         number = len(self._study.trials)
         return self._study.ask(self._sampler(number), self._draw) if self.wants_more(number) else None
 
     def wants_more(self, trials: int) -> bool:
-        """Whether the sweep wants more trials than this many."""
-        return trials < self._wanted
+        """Whether the sweep wants more trials than this many, and has the time."""
+        return trials < self._wanted and not self._closed
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         return sampler(self._recipe.search, self._recipe.seed, number)

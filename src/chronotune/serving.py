@@ -17,6 +17,7 @@ from chronotune.config.recipe import DataConfig
 from chronotune.data import encode
 from chronotune.data.axis import find_axis, lay_out
 from chronotune.data.check_times import time_findings
+from chronotune.data.check_values import number_findings, numeric_view
 from chronotune.data.findings import Report
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.rows import framed, in_order
@@ -112,8 +113,10 @@ def _config(serving: Serving, data: pl.DataFrame | str | Path) -> DataConfig:
 def _panel(frame: pl.DataFrame, config: DataConfig, serving: Serving) -> Panel:
     """The series on one regular axis, encoded as in training."""
     rows = framed(frame, config)
-    Report(config.path or "data", tuple(time_findings(rows, config))).raise_for_errors()
-    rows = in_order(encode.apply(rows, serving.encodings))
+    numeric = numeric_view(rows, config, serving.encodings)
+    findings = (*time_findings(rows, config), *number_findings(rows, numeric, config))
+    Report(config.path or "data", findings).raise_for_errors()
+    rows = in_order(encode.apply(numeric, serving.encodings))
     axis = find_axis(rows, config.target)
     if axis is None:
         raise InputError(

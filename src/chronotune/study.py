@@ -87,7 +87,7 @@ class Study:
         """Start a new study in `directory`; `attributes` (JSON values) are its identity and recipe."""
         storage = _storage(directory)
         study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
-        for key, value in {**attributes, "schema": SCHEMA}.items():
+        for key, value in {"schema": SCHEMA, **attributes}.items():
             study.set_user_attr(key, value)
         return cls(storage, study)
 
@@ -252,7 +252,7 @@ def _load(directory: Path) -> tuple[JournalStorage, optuna.Study]:
         raise InputError(f"{directory}: a sweep's folder holds {JOURNAL}, but this one does not. See `chronotune ls`")
     storage = _storage(directory)
     summaries = storage.get_all_studies()
-    if not summaries:
+    if not summaries or "identity" not in summaries[0].user_attrs:
         raise InputError(f"{directory}: the study was never begun. Remove the folder and run the sweep again")
     study = optuna.load_study(study_name=summaries[0].study_name, storage=storage)
     if (schema := study.user_attrs.get("schema")) != SCHEMA:
@@ -302,5 +302,6 @@ def refuse_changes(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
     ]
     if differing:
         raise InputError(
-            "a sweep resumes only on the data, model and budget it began with, but " + "; ".join(differing)
+            f"a sweep resumes only with what it began with, but {'; '.join(differing)}. "
+            f"Restore that, or run a new sweep"
         )

@@ -7,31 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from chronotune import __version__
-from chronotune.checkpoint import sha256
-from chronotune.cluster import connected, preflight, slots
+from chronotune.cluster import connected, preflight, threads_of_one_node
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
-from chronotune.export import WEIGHTS, write_winner
+from chronotune.export import WEIGHTS, pinned, write_winner
+from chronotune.forecaster import locate
 from chronotune.lease import Lease
-from chronotune.study import Reading, Study, refuse_changes, winner
+from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
-from chronotune.tuner import RemoteWorker, run_tuner
+from chronotune.tuner import RemoteWorker, run_tuner, terminated_like_interrupted
+
+log = logging.getLogger("chronotune.sweep")
 
 
 class Watcher(Protocol):
-    """Sees a sweep go by; must not raise."""
+    """Sees a sweep go by. If it raises, it sees no more of it, and the sweep goes on."""
 
-    def began(self, directory: Path, recipe: Recipe, dataset: Dataset) -> None:
-        """The sweep's folder exists and its data is sound."""
+    def began(self, directory: Path, recipe: Recipe, dataset: Dataset, reading: Reading) -> None:
+        """The sweep's folder exists, its data is sound; `reading` is what earlier drivers have done."""
 
     def update(self, reading: Reading) -> None:
         """Something was recorded."""
@@ -56,23 +59,48 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
         ChronotuneError: No trial succeeded.
         KeyboardInterrupt: It was interrupted, and `resume_sweep` can go on.
     """
-    dataset = load(recipe)
     directory = Path(directory or f"sweeps/{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    _refuse_taken(directory)
+    locate(recipe.model)
+    recipe = _with_its_store(pinned(recipe))
+    dataset = load(recipe)
     data = trial_data(dataset, recipe)
-    if recipe.tracking.enabled:
-        resolve_uri(recipe.tracking)  # an address that cannot be meant is refused before anything is written
     with connected(recipe.cluster):
-        preflight(recipe)
-        if directory.exists() and any(directory.iterdir()):
-            raise InputError(
-                f"{directory}: a sweep needs a new folder, but this one is not empty. "
-                f"Choose another, or `chronotune resume` it"
-            )
-        directory.mkdir(parents=True, exist_ok=True)
+        preflight(recipe, directory)
+        _make(directory)
         with Lease(directory):
             (directory / "recipe.yaml").write_text(dump_recipe(recipe))
             study = Study.create(directory, directory.name, _attributes(recipe, dataset, data))
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
+
+
+def _refuse_taken(directory: Path) -> None:
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise InputError(
+            f"{directory}: a sweep needs a new folder, but this is none or not empty. "
+            f"Choose another, or go on with it: chronotune resume {directory}"
+        )
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: a sweep writes into its folder, but it cannot be made ({error.strerror}). "
+            f"Choose another with --dir"
+        ) from error
+
+
+def _with_its_store(recipe: Recipe) -> Recipe:
+    """The recipe with MLflow's default store written out, so that a resume elsewhere goes on in the same one.
+
+    Raises:
+        InputError: An address of tracking that cannot be meant.
+    """
+    if not recipe.tracking.enabled or not (uri := resolve_uri(recipe.tracking)).startswith("sqlite:"):
+        return recipe  # servers stay as they are: an address may hold a secret
+    return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"uri": uri})})
 
 
 def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher | None = None) -> Path:
@@ -93,15 +121,17 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
     if not (directory / "recipe.yaml").exists():
         raise InputError(f"{directory}: a sweep's folder holds recipe.yaml, but this one does not. See `chronotune ls`")
     recipe = load_recipe(directory / "recipe.yaml")
+    locate(recipe.model)
     dataset = load(recipe)
     data = trial_data(dataset, recipe)
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), _identity(recipe, dataset, data))
-        if more_trials:
-            study.note("trials", study.attribute("trials") + more_trials)
+        if study.attribute("ended") and not more_trials:
+            return directory
         with connected(recipe.cluster):
-            preflight(recipe)
+            preflight(recipe, directory)
+            study.note("trials", study.attribute("trials") + more_trials)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
@@ -123,8 +153,8 @@ class _Sweep:
 
     def run(self) -> Path:
         """Search, then name the winner and evaluate it."""
-        self._tell("began", self.directory, self.recipe, self.dataset)
-        with Mirror(self.directory, self.recipe.tracking) as mirror:
+        self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
+        with terminated_like_interrupted(), Mirror(self.directory, self.recipe.tracking) as mirror:
             self.study.note("ended", None)
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
@@ -149,18 +179,29 @@ class _Sweep:
         """Export the winner's weights, write its name into the study, and only then open the test segment."""
         best = winner(self.study.trials)
         assert best is not None
-        threads = slots(self.recipe.cluster) * self.recipe.cluster.cpus_per_trial
-        worker = RemoteWorker(self.assignment, threads)
-        self.study.note("winner", write_winner(worker, self.assignment, best, self.dataset.panel))
+        worker = RemoteWorker(self.assignment, threads_of_one_node(self.recipe.cluster))
+        if not self._is_written(best):
+            self.study.note("winner", write_winner(worker, self.assignment, best, self.dataset.panel))
         prune(self.directory, self.study.trials, self.recipe.budget.keep_checkpoints)
         evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
+
+    def _is_written(self, best: TrialRecord) -> bool:
+        """Whether an earlier driver has written this winner: its checkpoint may be gone since."""
+        noted = self.study.attribute("winner") or {}
+        same = best.best is not None and (noted.get("number"), noted.get("score")) == (best.number, best.best.objective)
+        return same and (self.directory / "winner" / WEIGHTS).exists()
 
     def _on_record(self) -> None:
         self._tell("update", self.study.read())
 
     def _tell(self, event: str, *arguments: Any) -> None:
-        if self.watcher is not None:
+        if self.watcher is None:
+            return
+        try:
             getattr(self.watcher, event)(*arguments)
+        except (Exception, SystemExit) as error:  # rich exits on a closed pipe; only the record may end a sweep
+            self.watcher = None
+            log.warning("progress is no longer shown: %r", error)
 
 
 def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, Any]:
@@ -175,19 +216,18 @@ def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, 
 
 
 def _identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str]:
-    """What must not change between the runs of one sweep, as short fingerprints."""
+    """What must not change between the runs of one sweep: in words where they are short, else as fingerprints."""
     windows = [[window.series, window.origin] for window in data.validation]
+    fixed = recipe.search_space.model_dump(mode="json", exclude={"name"})
     return {
-        "data": dataset.fingerprint,
-        "ruler": _fingerprint([windows, data.horizon, recipe.objective, data.scales.tolist()]),
-        "model": _fingerprint([recipe.model.name, recipe.model.revision, _weights(recipe)]),
-        "budget": _fingerprint([recipe.budget.windows, recipe.rungs, recipe.seed]),
+        "data": dataset.fingerprint[:16],
+        "ruler": f"{len(windows)} windows of {data.horizon} steps by {recipe.objective}, "
+        + _fingerprint([windows, data.scales.tolist()]),
+        "model": f"{recipe.model.name} {recipe.model.revision or recipe.model.weights}",
+        "budget": f"{recipe.budget.windows} windows, scored after {', '.join(map(str, recipe.rungs))}",
+        "seed": str(recipe.seed),
+        "search space": _fingerprint(fixed),
     }
-
-
-def _weights(recipe: Recipe) -> str:
-    folder = Path(recipe.model.weights)
-    return sha256(folder / WEIGHTS) if folder.is_dir() else recipe.model.weights
 
 
 def _fingerprint(value: object) -> str:

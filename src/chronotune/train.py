@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Fixed, Hyperparameters
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import InputError
-from chronotune.export import describe, free_folder
+from chronotune.export import free_folder, refuse_bad_name, write_declarations
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.trial import Assignment, TrialRun, Worker
 
@@ -38,18 +40,28 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
         to: Where the model shall stand; when it exists, a time is added to its name.
 
     Raises:
-        InputError: The space leaves something to search.
+        InputError: The last part of `to` is no name for a model, or the space leaves something to search.
     """
+    refuse_bad_name(Path(to))
     point = only_point(recipe)
     dataset = load(recipe)
     to = free_folder(Path(to))
-    with tempfile.TemporaryDirectory(prefix="chronotune-") as scratch, appearing(to) as draft:
-        run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), Path(scratch))), 0, point)
+    with appearing(to, replace=False) as draft, _scratch(to) as scratch:
+        run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), scratch)), 0, point)
         *_, last = run.results()
         windows, score = last[BUDGET], last[OBJECTIVE]
         run.export(windows, draft)
-        describe(draft, recipe, point, dataset.panel, name=to.name, windows_seen=windows, score=score, trial=None)
+        write_declarations(
+            draft, recipe, point, dataset.panel, name=to.name, windows_seen=windows, score=score, trial=None
+        )
     return Trained(to, windows, score)
+
+
+@contextmanager
+def _scratch(to: Path) -> Iterator[Path]:
+    """A hidden folder beside `to` for checkpoints, removed at the end: the system's may be small, or in memory."""
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.absolute().parent) as folder:
+        yield Path(folder)
 
 
 def only_point(recipe: Recipe) -> Hyperparameters:

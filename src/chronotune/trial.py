@@ -59,7 +59,7 @@ class Worker:
         """The untouched foundation model, loaded on first use; never trained in place."""
         if self._base is None:
             use_threads(self._threads)
-            self._base = forecaster.load_model(self.assignment.recipe.model)
+            self._base = forecaster.load_model(self.assignment.recipe.model).to(_device())
         return self._base
 
     def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Worker:
         """Quantile forecasts, shape (windows, 9, horizon), of the base model or of an exported one."""
         own = preset == self.assignment.recipe.model
         return forecaster.predict_windows(
-            self.base if own else forecaster.load_model(preset),
+            self.base if own else forecaster.load_model(preset).to(_device()),
             panel,
             windows,
             context_length=context_length,
@@ -201,8 +201,12 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _score_of(checkpoint: Path) -> tuple[float, int]:
-    notes = finetune.read_notes(checkpoint)
-    return float(notes.get(OBJECTIVE, math.inf)), int(checkpoint.name)
+    """Objective and windows seen; a damaged checkpoint is never the best."""
+    try:
+        objective = finetune.read_notes(checkpoint).get(OBJECTIVE, math.inf)
+    except ChronotuneError:
+        objective = math.inf
+    return float(objective), int(checkpoint.name)
 
 
 class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
@@ -243,6 +247,13 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 def _reason(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return text[0] if isinstance(error, ChronotuneError) and text else f"{type(error).__name__}: {' '.join(text[:1])}"
+
+
+def _device() -> str:
+    """The GPU that Ray has shown to this process, if any."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def use_threads(count: int) -> None:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from chronotune.cluster import slots
+from chronotune.cluster import gpus_per_trial, slots
 from chronotune.config.model import ModelPreset
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError
 from chronotune.search import ZERO_SHOT, StudySearcher, scheduler
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, FineTuneTrial, Worker, result_of
+from chronotune.trial import Assignment, FineTuneTrial, Worker, log_file, prune, result_of
+
+log = logging.getLogger("chronotune.tuner")
+
+SPENT = "seconds"
+"""Attribute of the study: wall time that its drivers have spent searching."""
 
 MAX_WORKER_DEATHS = 2
 """How often a trial is started again from its last checkpoint when its worker dies."""
@@ -42,13 +48,13 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     recipe = assignment.recipe
     asha = scheduler(recipe)
     searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
-    recorder = _Recorder(study, searcher, recipe.budget.minutes, on_record)
+    recorder = _Recorder(study, searcher, assignment, on_record)
     # Tune insists on a folder that all nodes see; nothing in it is ever read
     scratch = assignment.directory / ".tune"
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(FineTuneTrial, assignment=assignment),
-            {"cpu": recipe.cluster.cpus_per_trial, "gpu": recipe.cluster.gpus_per_trial},
+            {"cpu": recipe.cluster.cpus_per_trial, "gpu": gpus_per_trial(recipe.cluster)},
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -67,21 +73,23 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # our recorder tells of deaths
+    handler = signal.getsignal(signal.SIGINT)
     try:
-        with _terminated_like_interrupted():
-            tuner.fit()
+        tuner.fit()
     finally:
+        _restore(handler)
         shutil.rmtree(scratch, ignore_errors=True)
-    _raise_if_interrupted(study, searcher)
     if recorder.failure:
         raise ChronotuneError(f"the untouched model must be scored to compare with, but: {recorder.failure}")
+    _raise_if_interrupted(study, searcher)
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the sweep in order, as Ctrl-C does: Ray's own handler exits on the spot."""
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the sweep in order, as Ctrl-C does: the handler that Ray sets when it connects exits at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals cannot be handled here, nor does Tune
+        yield  # signals cannot be handled here
         return
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -90,10 +98,16 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _restore(handler: Any) -> None:
+    """Tune leaves its own handler of Ctrl-C behind, which ignores the first one."""
+    with suppress(ValueError):  # not the main thread: Tune has not touched it either
+        signal.signal(signal.SIGINT, handler)
+
+
 def _raise_if_interrupted(study: Study, searcher: StudySearcher) -> None:
     """Tune swallows a Ctrl-C: it returns as if all were done."""
     trials = study.trials
-    if any(trial.state == "running" for trial in trials) or (not searcher.closed and searcher.wants_more(len(trials))):
+    if any(trial.state == "running" for trial in trials) or searcher.wants_more(len(trials)):
         raise KeyboardInterrupt
 
 
@@ -106,12 +120,13 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
     """Writes each result into the study. It runs after the scheduler, so the result that stops a trial is seen too."""
 
     def __init__(
-        self, study: Study, searcher: StudySearcher, minutes: float | None, on_record: Callable[[], None]
+        self, study: Study, searcher: StudySearcher, assignment: Assignment, on_record: Callable[[], None]
     ) -> None:
         self._study, self._searcher, self._on_record = study, searcher, on_record
+        self._assignment, self._began = assignment, time.monotonic()
+        self._spent_before = study.attribute(SPENT) or 0.0
         self.failure: str | None = None
         """Why the untouched model could not be scored: without a reference there is no sweep."""
-        self._deadline = time.monotonic() + minutes * 60 if minutes else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty, as the searcher's: Tune pickles it into a folder that nobody reads."""
@@ -129,14 +144,32 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
             self._on_record()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """The searcher has told the study how the trial ended."""
+        """The searcher has told the study how the trial ended; what it leaves on disk is no longer needed."""
+        prune(self._assignment.directory, self._study.trials, self._assignment.recipe.budget.keep_checkpoints)
+        self._study.note(SPENT, round(self._spent(), 1))
         self._on_record()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A worker died; Ray starts the trial again, and it goes on from its last checkpoint."""
+        self._log_death(trial)
+        log.warning("%s: its worker died; it goes on from its last checkpoint", _name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A worker died once too often."""
+        self._log_death(trial)
         if ZERO_SHOT in trial.config:
             self._give_up(f"its worker died {MAX_WORKER_DEATHS + 1} times")
-        self._on_record()
+        self.on_trial_complete(iteration, trials, trial)
+
+    def _log_death(self, trial: Any) -> None:
+        """What Ray knows of a death, into the trial's log: Ray's own logs go with its session."""
+        told = Path(trial.error_file).read_text(errors="replace") if trial.error_file else "nothing is known of it"
+        with log_file(self._assignment.directory, trial.config.get("number", ZERO_SHOT)):
+            log.error("its worker died: %s", told.strip())
+
+    def _spent(self) -> float:
+        """Seconds of wall time, those of earlier drivers included."""
+        return float(self._spent_before) + time.monotonic() - self._began
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason
@@ -144,7 +177,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Propose nothing more once the time is up."""
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        minutes = self._assignment.recipe.budget.minutes
+        if minutes is not None and self._spent() > minutes * 60:
             self._searcher.close()
 
 
@@ -153,12 +187,12 @@ class RemoteWorker:
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
         profile = assignment.recipe.cluster
-        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=profile.gpus_per_trial)(Worker)
+        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(Worker)
         self._handle = remote.remote(assignment, threads)
 
     def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
         """`Worker.export`, there."""
-        ray.get(self._handle.export.remote(number, point, windows_seen, folder))
+        _get(self._handle.export.remote(number, point, windows_seen, folder))
 
     def predict(
         self,
@@ -169,4 +203,15 @@ class RemoteWorker:
         covariates: Sequence[str],
     ) -> FloatArray:
         """`Worker.predict`, there."""
-        return ray.get(self._handle.predict.remote(preset, panel, windows, context_length, covariates))  # type: ignore[no-any-return]
+        forecasts: FloatArray = _get(self._handle.predict.remote(preset, panel, windows, context_length, covariates))
+        return forecasts
+
+
+def _get(reference: Any) -> Any:
+    """What a remote call returned, or the error that it raised, without the traceback of the other process."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ChronotuneError):
+            raise error.cause from None
+        raise

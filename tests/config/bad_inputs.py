@@ -229,4 +229,10 @@ def _overrides() -> list[BadInput]:
             message="--set: cluster.gpus_per_trial: must be whole above 1, but is 1.5."
             " Only fractions below 1 can share a GPU",
         ),
+        _set(
+            "--set of the address of Ray's client",
+            "cluster={name: far, kind: existing, address: 'ray://head:10001'}",
+            message="--set: cluster.address: must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is"
+            " ray://head:10001. Run chronotune on a node of the cluster with address: auto",
+        ),
     ]

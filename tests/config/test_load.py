@@ -12,6 +12,7 @@ from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import dump, dump_recipe, load_cluster, load_model, load_recipe, load_space
 from chronotune.config.model import Encoding, ModelPreset, Provenance, Serving
 from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters
+from chronotune.data.sources import place
 from chronotune.errors import InputError
 
 RECIPES = [entry.name for entry in entries("recipe")]
@@ -167,12 +168,36 @@ def test_weights_beside_their_preset(recipe_file: Path) -> None:
 
 
 def test_data_beside_the_recipe(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data file is found beside the recipe; one in the current directory stays as written."""
+    """A data file is found in the current directory, else beside the recipe; either way the path becomes absolute."""
     (recipe_file.parent / "y.csv").touch()
     recipe_file.write_text(MINIMAL.replace("source: solar", "source: file, path: y.csv"))
-    assert load_recipe(recipe_file).data.path == "y.csv"
-    monkeypatch.chdir("/")
     assert load_recipe(recipe_file).data.path == str(recipe_file.parent / "y.csv")
+    recipe_file.with_name("written.yaml").write_text(dump_recipe(load_recipe(recipe_file)))
+    monkeypatch.chdir("/")
+    assert load_recipe(recipe_file.with_name("written.yaml")).data.path == str(recipe_file.parent / "y.csv")
+    assert load_recipe(recipe_file).data.path == str(recipe_file.parent / "y.csv")
+
+
+def test_paths_that_are_not_there_are_absolute_too(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the current directory, or from home after a tilde; messages name them from the current directory."""
+    recipe_file.write_text(MINIMAL.replace("source: solar", "source: file, path: gone.csv"))
+    recipe = load_recipe(recipe_file)
+    assert recipe.data.path == str(recipe_file.parent / "gone.csv")
+    assert place(recipe.data) == "gone.csv"
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_recipe(recipe_file, ["data.path=~/y.csv"]).data.path == "/home/me/y.csv"
+
+
+def test_sqlite_uri_is_absolute(recipe_file: Path) -> None:
+    """A relative database means the same from any directory; other addresses and null stay."""
+    uris = {
+        "sqlite:///runs/m.db": f"sqlite:///{recipe_file.parent}/runs/m.db",
+        "sqlite:////tmp/m.db": "sqlite:////tmp/m.db",
+        "http://host:5000": "http://host:5000",
+    }
+    for written, absolute in uris.items():
+        assert load_recipe(recipe_file, [f"tracking.uri={written}"]).tracking.uri == absolute
+    assert load_recipe(recipe_file).tracking.uri is None
 
 
 def test_equal_covariate_sets_are_searched_once(recipe_file: Path) -> None:

@@ -133,7 +133,7 @@ def test_short_and_constant_series_of_a_panel() -> None:
     week = [hourly()[start : start + 47] for start in range(0, 470, 47)]
     many = pl.concat([panel_of(part, f"s{number}") for number, part in enumerate(week)])
     errors = report_of(many, data).errors
-    assert [(f.column, len(f.series)) for f in errors] == [("site", 8)]
+    assert [(f.column, len(f.series)) for f in errors] == [("site", 10)]
 
 
 def test_empty_ids() -> None:

@@ -14,9 +14,10 @@ from data_parts import PLANT, SOLAR, STEEL, hourly, recipe_of
 from chronotune.baselines import seasonal_naive
 from chronotune.data.describe import describe
 from chronotune.data.panel import Window
-from chronotune.data.prepare import Dataset, TrialData, load, prepare, trial_data
+from chronotune.data.prepare import Dataset, TrialData, load, prepare, scored_windows, trial_data
 from chronotune.data.sources import read
 from chronotune.data.windows import actuals, windows_at
+from chronotune.errors import InputError
 
 DATA = {**PLANT, "past_only": ["wind"], "known_future": ["hour", "shift"]}
 RECIPE = recipe_of(DATA)
@@ -99,11 +100,51 @@ def test_panel_with_series_of_different_lengths() -> None:
     assert [len(s) for s in data.panel.series] == [384, 330, 0]
     assert data.validation == (Window(0, 312), Window(1, 312), Window(0, 336), Window(0, 360))
     assert data.scales.shape == (3,)
-    assert (data.scales > 0).all()
+    assert (data.scales[:2] > 0).all()
     test = windows_at(dataset.panel, dataset.split.test_origins, recipe.horizon)
     assert [w.origin for w in test if w.series == 0] == [384, 408, 432, 456]
     assert [w.origin for w in test if w.series == 2] == [8, 32, 56]
     assert len(test) == 7
+
+
+def test_series_without_a_training_scale_are_not_scored() -> None:
+    """One that begins after training, or has one value there, is in no validation or test window, and named."""
+    late = hourly(seed=2).filter(pl.col("time") >= hourly()["time"][320])
+    one = hourly(seed=3)[311:]
+    parts = {"all": hourly(), "late": late, "one": one}
+    frame = pl.concat([part.with_columns(site=pl.lit(name)) for name, part in parts.items()])
+    recipe = recipe_of({**DATA, "id": "site"})
+    dataset = prepare(frame, recipe)
+    data = trial_data(dataset, recipe)
+    assert np.isnan(data.scales).tolist() == [False, True, True]
+    assert {w.series for w in windows_at(data.panel, dataset.split.validation_origins, 24)} == {0, 1, 2}
+    assert {w.series for w in data.validation} == {0}
+    assert {w.series for w in scored_windows(dataset.panel, dataset.split.test_origins, data.scales, 24)} == {0}
+    short, unscored = dataset.report.lines("warning")
+    assert "2 series have fewer (series late, one). They are not trained on" in short
+    assert unscored == (
+        "plant.csv: load: should have values in training, but no two are there that are a step or 24 steps apart "
+        "(series late, one). Without a scale for its errors it is neither validated nor tested on"
+    )
+
+
+def test_without_any_scored_window_nothing_starts() -> None:
+    """The one series with a scale ends before validation, so nothing could be compared."""
+    parts = {"ends": hourly()[:312], "late": hourly(seed=2)[320:]}
+    frame = pl.concat([part.with_columns(site=pl.lit(name)) for name, part in parts.items()])
+    with pytest.raises(InputError, match="must have values at a validation origin"):
+        prepare(frame, recipe_of({**DATA, "id": "site"}))
+
+
+def test_constant_training_is_told_truly() -> None:
+    """The scale of a series that begins to vary after training is its level, and that is said."""
+    varying = pl.int_range(pl.len()) >= 312
+    frame = hourly().with_columns(load=pl.when(varying).then("load").otherwise(4.0))
+    dataset = prepare(frame, RECIPE)
+    assert trial_data(dataset, RECIPE).scales.tolist() == [4.0]
+    assert any(
+        "is constant there. MASE and SQL are scaled by its mean absolute" in w for w in dataset.report.lines("warning")
+    )
 
 
 def test_filled_gaps() -> None:

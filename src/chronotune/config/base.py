@@ -15,7 +15,10 @@ class Declaration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+MAX_NAME = 80
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 """A name that is safe as a folder, as a run name and on a command line."""
 
 

@@ -17,9 +17,11 @@ class ClusterProfile(Declaration):
     kind: Literal["local", "existing"] = Field(
         "local", description="local: Ray is started on this machine; existing: connect to a running cluster."
     )
-    address: str | None = Field(None, description="Of an existing cluster: auto on its own nodes, or ray://host:10001.")
+    address: str | None = Field(None, description="Of an existing cluster, from one of its nodes: auto, or HOST:6379.")
     cpus_per_trial: PositiveInt = Field(1, description="CPU threads of one trial.")
-    gpus_per_trial: NonNegativeFloat = Field(0, description="GPUs of one trial; fractions such as 0.5 share one.")
+    gpus_per_trial: NonNegativeFloat | None = Field(
+        None, description="GPUs of one trial; fractions such as 0.5 share one; null: 1 where there are GPUs, else 0."
+    )
     max_concurrent: PositiveInt | None = Field(None, description="Trials at a time; null: as many as fit.")
 
     @model_validator(mode="after")
@@ -29,21 +31,30 @@ class ClusterProfile(Declaration):
 
 
 def _breaches(profile: ClusterProfile) -> Iterator[Breach]:
+    yield from _address_breaches(profile)
+    gpus = profile.gpus_per_trial or 0
+    if gpus > 1 and gpus != int(gpus):
+        yield Breach(
+            ("gpus_per_trial",), f"must be whole above 1, but is {gpus}", "Only fractions below 1 can share a GPU"
+        )
+
+
+def _address_breaches(profile: ClusterProfile) -> Iterator[Breach]:
     if profile.kind == "existing" and profile.address is None:
         yield Breach(
             ("address",),
             "is needed when kind is existing",
-            "Write address: auto on a node of the cluster, else ray://host:10001",
+            "Write address: auto, and run chronotune on a node of the cluster",
         )
-    if profile.kind == "local" and profile.address is not None:
+    elif profile.kind == "local" and profile.address is not None:
         yield Breach(
             ("address",),
             f"has no meaning when kind is local, but is {profile.address}",
             "Remove it, or set kind: existing",
         )
-    if profile.gpus_per_trial > 1 and profile.gpus_per_trial != int(profile.gpus_per_trial):
+    elif "://" in (profile.address or ""):  # Tune would then run, and write the study, on the cluster's head
         yield Breach(
-            ("gpus_per_trial",),
-            f"must be whole above 1, but is {profile.gpus_per_trial}",
-            "Only fractions below 1 can share a GPU",
+            ("address",),
+            f"must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is {profile.address}",
+            "Run chronotune on a node of the cluster with address: auto",
         )

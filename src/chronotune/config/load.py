@@ -17,7 +17,7 @@ from chronotune.config.faults import faults
 from chronotune.config.lines import Document
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, without_duplicate_sets
-from chronotune.config.resolve import PARTS, anchor_data, anchor_weights, inline, open_document, override
+from chronotune.config.resolve import PARTS, anchor_weights, anchored, inline, open_document, override
 from chronotune.config.space import SearchSpace
 from chronotune.errors import Fault, InputError
 
@@ -34,9 +34,9 @@ _Type = TypeVar("_Type", bound=Declaration)
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path, apply `--set` overrides in order, and inline the files that it names.
 
-    A relative `model.weights` that is a folder beside its YAML file becomes absolute; so does a `data.path` that
-    exists beside the recipe but not in the current directory. Of covariate sets with the same columns only the first
-    stays in the search, so that no trial is run twice.
+    Paths become absolute, so that the recipe means the same from any directory: `model.weights` beside its YAML file,
+    `data.path` in the current directory or else beside the recipe, an SQLite `tracking.uri` in the current directory.
+    Of covariate sets with the same columns only the first stays in the search, so that no trial is run twice.
 
     Args:
         source: A name from the catalog, or the path of a YAML file or of the folder of a sweep or an export.
@@ -50,8 +50,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for part in PARTS:
         inline(document, part)
     anchor_weights(document, "model")
-    anchor_data(document)
-    return without_duplicate_sets(_validated(Recipe, document))
+    folder = document.place(("data", "path")).folder
+    return anchored(without_duplicate_sets(_validated(Recipe, document)), folder)
 
 
 def load_space(source: str | Path) -> SearchSpace:

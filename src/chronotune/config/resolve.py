@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,13 @@ from chronotune import catalog
 from chronotune.catalog import Kind
 from chronotune.config import lines
 from chronotune.config.lines import Document, Place
+from chronotune.config.recipe import Recipe
 from chronotune.errors import Fault, InputError
 
 PARTS: dict[str, Kind] = {"model": "model", "search_space": "space", "cluster": "cluster"}
 """Keys of a recipe that may hold the name of another file."""
+
+_SQLITE = re.compile(r"(?P<scheme>sqlite(\+\w+)?:///)(?P<path>[^?]+)(?P<query>\?.*)?")
 
 
 def open_document(kind: Kind, source: str | Path) -> Document:
@@ -69,14 +73,25 @@ def anchor_weights(document: Document, *owner: str) -> None:
             preset["weights"] = str(folder.resolve())
 
 
-def anchor_data(document: Document) -> None:
-    """Make `data.path` absolute when it exists beside the recipe but not in the current directory."""
-    data = document.value.get("data")
-    if isinstance(data, dict) and isinstance(path := data.get("path"), str):
-        written = Path(path).expanduser()
-        beside = document.place(("data", "path")).folder / written
-        if beside.exists() and not written.exists():
-            data["path"] = str(beside.resolve())
+def anchored(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with `data.path` and an SQLite `tracking.uri` made absolute, to mean the same from any directory.
+
+    Args:
+        recipe: Valid, its paths as written.
+        folder: Of the file that `data.path` was written in: counts when it is there, but not in this directory.
+    """
+    data, tracking = recipe.data, recipe.tracking
+    if data.path is not None:
+        data = data.model_copy(update={"path": str(_absolute(Path(data.path).expanduser(), folder))})
+    if tracking.uri and (found := _SQLITE.fullmatch(tracking.uri)):
+        uri = f"{found['scheme']}{Path(found['path']).absolute()}{found['query'] or ''}"
+        tracking = tracking.model_copy(update={"uri": uri})
+    return recipe.model_copy(update={"data": data, "tracking": tracking})
+
+
+def _absolute(written: Path, folder: Path) -> Path:
+    beside = folder / written
+    return beside.resolve() if beside.exists() and not written.exists() else written.absolute()
 
 
 def _beside(place: Place, name: str) -> str | Path:

@@ -46,7 +46,7 @@ def _segment_findings(ordered: pl.DataFrame, recipe: Recipe) -> Iterator[Finding
     positions = (ordered[TIME] - axis.start) // axis.step
     yield from _empty_segments(ordered, positions, axis, split, recipe.data.target)
     yield from leak_findings(ordered.filter(positions < split.train_end), recipe.data)
-    yield from _short_series(ordered.filter(positions < split.train_end), recipe)
+    yield from _short_series(ordered, positions < split.train_end, recipe)
     yield from _beyond_training(split, recipe)
 
 
@@ -66,15 +66,16 @@ def _empty_segments(
             yield Finding("error", target, rule, "Cut the file there, or choose another split")
 
 
-def _short_series(train: pl.DataFrame, recipe: Recipe) -> Iterator[Finding]:
-    """Series of a panel that are too short to train on; one series alone is the split's concern."""
+def _short_series(ordered: pl.DataFrame, in_training: pl.Series, recipe: Recipe) -> Iterator[Finding]:
+    """Series of a panel that are too short to train on, or absent there; one alone is the split's concern."""
     least = 2 * recipe.horizon
-    steps = train.group_by(SERIES, maintain_order=True).len()
-    short = tuple(steps.filter(pl.col("len") < least)[SERIES])
+    flagged = ordered.select(SERIES, in_training.alias("__train"))
+    steps = flagged.group_by(SERIES, maintain_order=True).agg(pl.col("__train").sum())
+    short = tuple(steps.filter(pl.col("__train") < least)[SERIES])
     if recipe.data.id and short:
         rule = f"should have {least} steps before validation, twice the horizon, but {len(short):,} series have fewer"
         alone = len(short) == steps.height
-        remedy = "Forecast a shorter horizon, or give more data" if alone else "They are scored but not trained on"
+        remedy = "Forecast a shorter horizon, or give more data" if alone else "They are not trained on"
         yield Finding("error" if alone else "warning", recipe.data.id, rule, remedy, series=short)
 
 

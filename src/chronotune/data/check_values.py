@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import polars as pl
 
@@ -24,18 +24,24 @@ LEAK = 0.95
 """Squared correlation with the target at the same time from which a known-future covariate is suspect."""
 
 
-def numeric_view(rows: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
-    """The rows with every column that is meant to be numeric as Float64; cells of text in it become null."""
+def numeric_view(rows: pl.DataFrame, data: DataConfig, categorical: Collection[str] | None = None) -> pl.DataFrame:
+    """The rows with every column that is meant to be numeric as Float64; cells of text in it become null.
+
+    Args:
+        rows: A framed table.
+        data: Names the target and the covariates.
+        categorical: The covariates that are not meant to be; None: those that mostly do not look it.
+    """
     text = [name for name in _used(data) if rows[name].dtype == pl.String]
-    numbers = [name for name in text if name == data.target or _looks_numeric(rows[name])]
+    if categorical is None:
+        categorical = [name for name in text if not _looks_numeric(rows[name])]
+    numbers = [name for name in text if name == data.target or name not in categorical]
     return rows.with_columns(pl.col(numbers).cast(pl.Float64, strict=False).fill_nan(None))
 
 
 def value_findings(rows: pl.DataFrame, numeric: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
     """All findings about the values of a framed table, given also its `numeric_view`."""
-    for name in _used(data):
-        yield from _text(rows, numeric, name)
-        yield from _infinite(numeric, name)
+    yield from number_findings(rows, numeric, data)
     yield from _missing_target(rows, numeric, data)
     for name in data.known_future:
         yield from _missing_known(rows, name)
@@ -45,6 +51,13 @@ def value_findings(rows: pl.DataFrame, numeric: pl.DataFrame, data: DataConfig) 
     for name in data.past_only + data.known_future:
         yield from _constant_covariate(numeric, name)
         yield from _rare_categories(numeric, name)
+
+
+def number_findings(rows: pl.DataFrame, numeric: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
+    """Cells of text where numbers are due, and infinite numbers: what no model can be given."""
+    for name in _used(data):
+        yield from _text(rows, numeric, name)
+        yield from _infinite(numeric, name)
 
 
 def leak_findings(train: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,7 +16,6 @@ from chronotune.config.recipe import Recipe
 from chronotune.data import encode
 from chronotune.data.axis import Axis, find_axis, lay_out
 from chronotune.data.check import check
-from chronotune.data.describe import describe
 from chronotune.data.findings import Finding, Report
 from chronotune.data.panel import FloatArray, Panel, Series, Split, Window
 from chronotune.data.rows import TIME, framed, in_order
@@ -24,8 +23,6 @@ from chronotune.data.sources import read
 from chronotune.data.split import split_by_time
 from chronotune.data.windows import windows_at
 from chronotune.metrics import seasonal_scale
-
-__all__ = ["Dataset", "TrialData", "describe", "fingerprint", "load", "prepare", "training_scales", "trial_data"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class TrialData:
     """Position on the panel's time axis before which all training targets lie."""
     validation: tuple[Window, ...]
     scales: NDArray[np.float64]
-    """For each series the seasonal naive MAE on its training segment, in original units, above 0."""
+    """For each series the seasonal naive MAE on its training segment, in original units, above 0; NaN without one."""
     horizon: int
 
 
@@ -77,7 +74,8 @@ def prepare(frame: pl.DataFrame, recipe: Recipe) -> Dataset:
     split = split_by_time(axis.length, recipe)
     encodings = _encodings(rows, axis, split, recipe)
     panel = _panel(encode.apply(rows, encodings), axis, encodings, recipe)
-    report = report.extended(_unscaled(panel, split, recipe))
+    report = report.extended(_scale_findings(panel, split, recipe))
+    report.raise_for_errors()
     return Dataset(panel, split, report, fingerprint(panel))
 
 
@@ -105,8 +103,9 @@ def trial_data(dataset: Dataset, recipe: Recipe) -> TrialData:
     """The training and validation segments as contiguous copies: no view keeps the test segment alive."""
     split = dataset.split
     panel = _copied(dataset.panel.until(split.test_start))
-    validation = windows_at(panel, split.validation_origins, recipe.horizon)
-    return TrialData(panel, split.train_end, validation, training_scales(panel, split, recipe), recipe.horizon)
+    scales = training_scales(panel, split, recipe)
+    validation = scored_windows(panel, split.validation_origins, scales, recipe.horizon)
+    return TrialData(panel, split.train_end, validation, scales, recipe.horizon)
 
 
 def _copied(panel: Panel) -> Panel:
@@ -128,22 +127,71 @@ def _copied_series(series: Series) -> Series:
 
 
 def training_scales(panel: Panel, split: Split, recipe: Recipe) -> NDArray[np.float64]:
-    """Seasonal naive MAE of each series on its training segment: the denominators of MASE and SQL."""
+    """Seasonal naive MAE of each series on its training segment: the denominators of MASE and SQL.
+
+    NaN for a series whose training segment has no two values a season or a step apart: any number in its place
+    would be in other units than its errors, and decide the average over all series.
+    """
     season = recipe.data.seasons[0]
-    return np.array([seasonal_scale(series.target, season) for series in panel.until(split.train_end).series])
+    return np.array([_scale(series.target, season) for series in panel.until(split.train_end).series])
 
 
-def _unscaled(panel: Panel, split: Split, recipe: Recipe) -> Iterator[Finding]:
-    """Series whose scale cannot be a seasonal one: `metrics.seasonal_scale` then takes another."""
-    season, training = recipe.data.seasons[0], panel.until(split.train_end).series
-    if names := tuple(series.id for series in training if not _has_seasonal_error(series.target, season)):
-        rule = f"should differ from its value {season} steps before somewhere in training, but does not"
-        remedy = "MASE and SQL are scaled by its mean change from step to step instead"
-        yield Finding("warning", recipe.data.target, rule, remedy, series=names if recipe.data.id else ())
+def scored_windows(
+    panel: Panel, origins: Iterable[int], scales: NDArray[np.float64], horizon: int
+) -> tuple[Window, ...]:
+    """The validation or test windows at these origins: those of all series that have a training scale."""
+    return tuple(window for window in windows_at(panel, origins, horizon) if np.isfinite(scales[window.series]))
 
 
-def _has_seasonal_error(target: FloatArray, season: int) -> bool:
-    return bool((np.abs(target[season:] - target[:-season]) > 0).any())
+def _scale(target: FloatArray, season: int) -> float:
+    known = any(len(_differences(target, lag)) for lag in (season, 1))
+    return seasonal_scale(target, season) if known else float("nan")
+
+
+def _differences(target: FloatArray, lag: int) -> FloatArray:
+    """Absolute differences of the values that are `lag` steps apart and both there."""
+    differences = np.abs(target[lag:] - target[:-lag])
+    return differences[np.isfinite(differences)]
+
+
+def _scale_findings(panel: Panel, split: Split, recipe: Recipe) -> Iterator[Finding]:
+    """Series that cannot be scored, or not by a seasonal scale: `metrics.seasonal_scale` then takes another."""
+    data, training = recipe.data, panel.until(split.train_end).series
+    season, scales = data.seasons[0], training_scales(panel, split, recipe)
+    pairs = list(zip(training, scales, strict=True))
+    groups = {
+        _UNSCORED: [s.id for s, scale in pairs if np.isnan(scale)],
+        _BY_STEP: [s.id for s, scale in pairs if not np.isnan(scale) and _scaled_by(s.target, season) == 1],
+        _BY_LEVEL: [s.id for s, scale in pairs if not np.isnan(scale) and _scaled_by(s.target, season) is None],
+    }
+    for (rule, remedy), names in groups.items():
+        if names:
+            yield Finding(
+                "warning", data.target, rule.format(season=season), remedy, series=tuple(names) if data.id else ()
+            )
+    for name, origins in {"validation": split.validation_origins, "test": split.test_origins}.items():
+        if not scored_windows(panel, origins, scales, recipe.horizon):
+            rule = f"must have values at a {name} origin in a series that also has some in training, but none has"
+            yield Finding("error", data.target, rule, "Give a longer past, or choose another split")
+
+
+_UNSCORED = (
+    "should have values in training, but no two are there that are a step or {season} steps apart",
+    "Without a scale for its errors it is neither validated nor tested on",
+)
+_BY_STEP = (
+    "should differ from its value {season} steps before somewhere in training, but does not",
+    "MASE and SQL are scaled by its mean change from step to step instead",
+)
+_BY_LEVEL = (
+    "should vary in training, but is constant there",
+    "MASE and SQL are scaled by its mean absolute value instead, or by 1 where that is 0",
+)
+
+
+def _scaled_by(target: FloatArray, season: int) -> int | None:
+    """The lag whose mean difference is the scale; None when all differences are 0."""
+    return next((lag for lag in (season, 1) if (_differences(target, lag) > 0).any()), None)
 
 
 def fingerprint(panel: Panel) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from chronotune.catalog import display
 from chronotune.config.recipe import DataConfig
 from chronotune.data import steel
 from chronotune.data.table import nearest, numbers_where_possible, read_table, stripped
@@ -37,8 +38,8 @@ def read(config: DataConfig) -> pl.DataFrame:
 
 
 def place(config: DataConfig) -> str:
-    """What messages about the data point at: the path as the recipe gives it, or the source's name."""
-    return config.path or config.source
+    """What messages about the data point at: the path, from this directory if inside, or the source's name."""
+    return display(Path(config.path).expanduser()) if config.path else config.source
 
 
 def solar() -> pl.DataFrame:

@@ -1,0 +1,214 @@
+"""What a cluster is counted to hold, and what is found out about it before the first trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from chronotune import cluster
+from chronotune.cluster import gpus_per_trial, preflight, slots, threads_of_one_node, usable_cpus
+from chronotune.config.cluster import ClusterProfile
+from chronotune.errors import ChronotuneError, InputError
+from chronotune.lease import identity
+from sweep_parts import small_recipe
+
+Nodes = Callable[..., None]
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    """Makes Ray tell of nodes with these (CPU, GPU); a dead one is among them."""
+
+    def tell(*sizes: tuple[float, float]) -> None:
+        alive = [_node(f"n{number}", True, *size) for number, size in enumerate(sizes)]
+        monkeypatch.setattr(ray, "nodes", lambda: [*alive, _node("dead", False, 64, 8)])
+
+    return tell
+
+
+def _node(name: str, alive: bool, cpus: float, gpus: float) -> dict[str, Any]:
+    resources = {"CPU": cpus, "memory": 1e9, **({"GPU": gpus} if gpus else {})}
+    return {"NodeID": name, "NodeManagerHostname": name, "Alive": alive, "Resources": resources}
+
+
+def _profile(**keys: Any) -> ClusterProfile:
+    return ClusterProfile(name="mine", **keys)
+
+
+def test_a_trial_gets_a_gpu_where_there_is_one(nodes: Nodes) -> None:
+    """Unless the profile says otherwise."""
+    nodes((8, 0), (8, 2))
+    assert gpus_per_trial(_profile()) == 1
+    assert slots(_profile()) == 2
+    assert gpus_per_trial(_profile(gpus_per_trial=0)) == 0
+    assert slots(_profile(gpus_per_trial=0)) == 16
+    nodes((8, 0))
+    assert gpus_per_trial(_profile()) == 0
+    assert slots(_profile()) == 8
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keys", "fit"),
+    [
+        ([(3, 0), (3, 0)], {"cpus_per_trial": 2}, 2),  # not 6 // 2: no trial spans nodes
+        ([(8, 0), (1, 1)], {"cpus_per_trial": 2, "gpus_per_trial": 1}, 0),
+        ([(8, 1)], {"gpus_per_trial": 0.2}, 5),
+        ([(8, 3)], {"gpus_per_trial": 0.6}, 3),  # not 5: a fraction lies on one GPU
+        ([(16, 4), (16, 4)], {"gpus_per_trial": 3}, 2),
+        ([(8, 0)], {"max_concurrent": 3}, 3),
+        ([], {}, 0),
+    ],
+)
+def test_trials_are_counted_by_node(
+    nodes: Nodes, sizes: list[tuple[float, float]], keys: dict[str, Any], fit: int
+) -> None:
+    """As Ray will place them."""
+    nodes(*sizes)
+    assert slots(_profile(**keys)) == fit
+
+
+def test_threads_are_those_of_one_node(nodes: Nodes) -> None:
+    """The final evaluation goes on alone, on whichever node a trial fits."""
+    nodes((8, 0), (4, 0), (1, 0))
+    assert threads_of_one_node(_profile(cpus_per_trial=2)) == 4
+    assert threads_of_one_node(_profile(cpus_per_trial=2, max_concurrent=1)) == 2
+
+
+def test_what_fits_nowhere_is_refused_with_the_largest_node(nodes: Nodes) -> None:
+    """Totals would have been enough."""
+    nodes((2, 0), (3, 0))
+    recipe = small_recipe(cluster={"name": "mine", "cpus_per_trial": 4})
+    with pytest.raises(InputError, match="needs 4 CPU and 0 GPU on one node, but the largest of 2 has 3 CPU and 0 GPU"):
+        preflight(recipe)
+
+
+def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Affinity, and the quotas of both generations of control groups; never less than one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cpus(tmp_path) == 6
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("400000\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cpus(tmp_path) == 4
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    assert usable_cpus(tmp_path) == 6
+    for quota, cores in {"250000 100000\n": 2, "max 100000\n": 6, "50000 100000\n": 1}.items():
+        (tmp_path / "cpu.max").write_text(quota)
+        assert usable_cpus(tmp_path) == cores
+
+
+def test_only_dead_sessions_of_this_host_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another container's process is not seen from here, and a folder without an owner is nobody's to judge."""
+    dead = {**identity(), "started": 1.0}
+    owners = {"dead": dead, "live": identity(), "far": {**dead, "host": "elsewhere", "heartbeat": 0.0}, "none": None}
+    monkeypatch.setattr(cluster, "_LONGEST_FOLDER", 4096)
+    for name, owner in owners.items():
+        (tmp_path / f"ct-{name}").mkdir()
+        if owner:
+            (tmp_path / f"ct-{name}/owner.json").write_text(json.dumps(owner))
+    (tmp_path / "ct-99999999-old").mkdir()
+    new = cluster._session_folder(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"ct-live", "ct-far", "ct-none", "ct-99999999-old", new.name}
+    assert json.loads((new / "owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_long_folder_for_temporary_files_is_avoided(tmp_path: Path) -> None:
+    """Sockets have short paths."""
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    folder = cluster._session_folder(long)
+    try:
+        assert len(os.fsencode(folder)) <= cluster._LONGEST_FOLDER
+        assert folder.exists()
+    finally:
+        (folder / "owner.json").unlink()
+        folder.rmdir()
+
+
+def test_an_error_of_the_system_becomes_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do on this machine."""
+
+    def fails(**_: Any) -> None:
+        raise OSError("AF_UNIX path length cannot exceed 107 bytes")
+
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(ChronotuneError, match=r"must start on this machine, but it does not: AF_UNIX .* TMPDIR"):
+        cluster._connect(_profile(), tmp_path)
+
+
+def test_ray_is_told_what_the_profile_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local whatever RAY_ADDRESS says; on a running cluster, GPUs are hidden there; its client is refused."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    cluster._connect(_profile(), tmp_path)
+    with pytest.raises(InputError, match="RAY_ADDRESS: must be HOST:6379"):
+        cluster._connect(_profile(kind="existing", address="auto"), None)
+    monkeypatch.delenv("RAY_ADDRESS")
+    cluster._connect(_profile(kind="existing", address="auto"), None)
+    local, existing = asked
+    assert local["address"] == "local"
+    assert existing["runtime_env"] == {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
+
+
+def test_every_node_must_read_the_folder(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder does not exist yet; nothing stays behind, and the node that fails is named."""
+    nodes((2, 0), (2, 0), (2, 0))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: type("Here", (), {"get_node_id": lambda _: "n0"})())
+
+    def unread(others: list[str], file: Path) -> dict[str, str]:
+        assert others == ["n1", "n2"]
+        assert cluster._why_unreadable(file) == ""
+        return {"n2": cluster._why_unreadable(Path("/nowhere/at/all"))}
+
+    monkeypatch.setattr(cluster, "_unread", unread)
+    monkeypatch.setattr(cluster, "_adapters", lambda _: [])
+    with pytest.raises(InputError) as caught:
+        preflight(small_recipe(), tmp_path / "sweeps" / "new")
+    assert f"node n2 must be able to read {tmp_path}, but: No such file" in str(caught.value)
+    assert len(caught.value.faults) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".chronotune") or path.name == "sweeps"]
+
+
+_SESSION = """
+import os, ray
+from pathlib import Path
+from chronotune.cluster import _unread, connected, gpus_per_trial
+from chronotune.config.cluster import ClusterProfile
+
+init = ray.init
+ray.init = lambda **options: init(**{**options, "num_gpus": 1, "num_cpus": 2})
+seen = lambda: os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+with connected(ClusterProfile(name="here")):
+    assert gpus_per_trial(ClusterProfile(name="here")) == 1
+    hidden = ray.get(ray.remote(num_cpus=1, num_gpus=0)(seen).remote())
+    shown = ray.get(ray.remote(num_cpus=1, num_gpus=1)(seen).remote())
+    here = ray.get_runtime_context().get_node_id()
+    unread = [_unread([here], Path(file)) for file in (__file__, "/nowhere")]
+    print([hidden, shown, list(unread[0].values()), list(unread[1].values())])
+"""
+
+
+def test_a_session_hides_gpus_from_those_who_ask_for_none(tmp_path: Path) -> None:
+    """In a real one with a pretended GPU, RAY_ADDRESS set, and a too long TMPDIR."""
+    script, long = tmp_path / "shared.py", tmp_path / ("long" * 20)
+    script.write_text(_SESSION)
+    long.mkdir()
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "TMPDIR": str(long)}
+    environment.pop("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", None)
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    unread = ["it holds something else there"]
+    assert done.stdout.splitlines()[-1] == str(["", "0", unread, ["No such file or directory"]])
