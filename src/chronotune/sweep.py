@@ -61,9 +61,9 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
     """
     directory = Path(directory or f"sweeps/{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     _refuse_taken(directory)
+    dataset = load(recipe)
     locate(recipe.model)
     recipe = _with_its_store(pinned(recipe))
-    dataset = load(recipe)
     data = trial_data(dataset, recipe)
     with connected(recipe.cluster):
         preflight(recipe, directory)
@@ -121,8 +121,8 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
     if not (directory / "recipe.yaml").exists():
         raise InputError(f"{directory}: a sweep's folder holds recipe.yaml, but this one does not. See `chronotune ls`")
     recipe = load_recipe(directory / "recipe.yaml")
-    locate(recipe.model)
     dataset = load(recipe)
+    locate(recipe.model)
     data = trial_data(dataset, recipe)
     with Lease(directory):
         study = Study.reopen(directory)
