@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import shutil
 import socket
 import time
@@ -239,6 +240,7 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def _run(self) -> Iterator[dict[str, Any]]:
         if self._results is None:
+            log.info("runs in process %d on %s", os.getpid(), socket.gethostname())
             point = Hyperparameters(**self._config["hyperparameters"])
             self._results = TrialRun(self._worker, self._config["number"], point).results()
         return self._results
