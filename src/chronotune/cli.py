@@ -106,7 +106,7 @@ def run(
     overrides: SetOption = None,
     cluster: Annotated[str | None, typer.Option(help="A cluster profile's name or file.")] = None,
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="A new folder; by default sweeps/<recipe>-<time>.")
+        Path | None, typer.Option("--dir", help="A new folder; by default sweeps/RECIPE-TIME.")
     ] = None,
 ) -> None:
     """Run a sweep: search, compare the best with zero-shot on the test segment.
@@ -136,7 +136,8 @@ def resume(
 
     watching = watcher(_console())
     _interruptible(lambda: resume_sweep(directory, trials, watching))
-    if not watching.saw_any:  # it was finished already
+    if not watching.saw_any:
+        typer.echo("the sweep was finished already; --trials N adds more")
         show(directory)
 
 
@@ -207,14 +208,17 @@ def export(
     """
     from chronotune.export import export_winner
 
-    typer.echo(export_winner(directory, to))
+    exported = export_winner(directory, to)
+    if exported != to:
+        typer.echo(f"chronotune: {to} exists and is not overwritten; exported beside it", err=True)
+    typer.echo(exported)
 
 
 @app.command()
 def train(
     recipe: RecipeArgument,
     overrides: SetOption = None,
-    to: Annotated[Path | None, typer.Option(help="Where the model shall stand; by default models/<recipe>.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Where the model shall stand; by default models/RECIPE.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one configuration, such as an exported one, exactly as its trial was trained.

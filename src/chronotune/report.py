@@ -31,7 +31,7 @@ def leaderboard_table(reading: Reading, rows: int | None = None, width: int = WI
     board = leaderboard(reading).head((rows or len(reading.trials)) + 1)
     lines = [_leaderboard_cells(row, objective) for row in board.iter_rows(named=True)]
     title = f"{reading.name}: validation {objective}, lower is better; budget {budget} windows a trial"
-    hidden = {"windows", "steps", "seconds", "batch"} if width < WIDE else set()
+    hidden = {"best at", "steps", "seconds", "batch"} if width < WIDE else set()
     return Group(title, _table(lines, hidden, colour_by="state"))
 
 
@@ -42,7 +42,7 @@ def _leaderboard_cells(row: Mapping[str, Any], objective: str) -> dict[str, str]
         "state": row["state"],
         objective: _text(row["score"], ".4f"),
         "gain": _text(row["gain"], "+.1%"),
-        "windows": _text(row["windows_seen"]),
+        "best at": _text(row["windows_seen"]),
         "steps": _text(row["steps"]),
         "seconds": _text(row["seconds"], ".0f"),
         "mode": f"{row['mode'] or ''}{rank}",
@@ -134,7 +134,20 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
     console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
     if evaluation := reading.attributes.get("evaluation"):
         console.print(evaluation_table(evaluation, console.width))
+        console.print(_comparison(evaluation, reading.attributes["recipe"]["objective"]), highlight=False)
     console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)
+
+
+def _comparison(evaluation: Mapping[str, Any], objective: str) -> str:
+    """The winner against zero-shot on the test windows, in one line."""
+    scores = {row["model"]: row[objective] for row in evaluation["rows"]}
+    best, untouched = scores.get("best"), scores.get("zero-shot")
+    if not best or not untouched:
+        return ""
+    gain = 1 - best / untouched
+    verdict = "better than" if gain > 0 else "not better than"
+    scored = f"{objective} {best:.4g} against {untouched:.4g} ({gain:+.1%})"
+    return f"on the test windows the best is {verdict} zero-shot: {scored}"
 
 
 def _next_step(directory: Path, reading: Reading) -> str:

@@ -61,6 +61,11 @@ def forecast(
     Raises:
         InputError: Columns, rows or the future of a known covariate are missing, or the times are irregular.
     """
+    if not isinstance(data, pl.DataFrame | str | Path):
+        raise InputError(
+            f"data must be a polars frame or the path of a file, but is {type(data).__module__}.{type(data).__name__}. "
+            f"From pandas: polars.from_pandas(data)"
+        )
     preset = load_model(model)
     serving = preset.serving or _serving(preset, columns, horizon, context_length)
     steps, config = horizon or serving.horizon, _config(serving, data)
