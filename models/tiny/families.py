@@ -22,6 +22,7 @@ from signals import (
     standardise,
     telegraph,
     trend,
+    yearly,
 )
 
 
@@ -143,6 +144,37 @@ def seasonal(rng: Rng, clock: Clock) -> Draw:
     return Draw(values, known=[special[clock.day_number], quiet.astype(float)])
 
 
+def statistic(rng: Rng, clock: Clock) -> Draw:
+    """A figure of an office or a shop: a growing level times a slowly changing season, with little noise."""
+    season = cycle_profile(rng, clock.day)[clock.slot]
+    if rng.random() < 0.5:  # the season changes from cycle to cycle
+        later = cycle_profile(rng, clock.day)[clock.slot]
+        turn = rng.uniform(0.0, 0.6) * np.linspace(0.0, 1.0, clock.n)
+        season = (1.0 - turn) * season + turn * later
+    size = rng.uniform(0.0, 0.1) if rng.random() < 0.15 else log_uniform(rng, 0.05, 0.6)
+    noise = size * log_uniform(rng, 0.02, 0.7) * any_noise(rng, clock.n)
+    if rng.random() < 0.5:
+        noise = noise + size * rng.uniform(0.0, 1.5) * yearly(rng, clock) * (clock.day != 12)
+    slope = log_uniform(rng, 0.02, 1.0) * rng.choice([-1.0, 1.0, 1.0])
+    drift = log_uniform(rng, 0.003, 0.1) * np.cumsum(any_noise(rng, clock.n)) / np.sqrt(clock.day)
+    level = slope * trend(rng, clock.n) * (rng.random() < 0.8) + drift * (rng.random() < 0.7)
+    out = (rng.random(clock.n) < rng.choice([0.0, 0.02])) * rng.standard_normal(clock.n) * size * 3
+    total = level + size * season + noise + out
+    return Draw(np.exp(total) if rng.random() < 0.7 else total)
+
+
+def footfall(rng: Rng, clock: Clock) -> Draw:
+    """Visits by day: a nearly exact week, holidays that look like its quietest day, a slow level, a yearly wave."""
+    week = work_week(rng, clock.day) if rng.random() < 0.6 else rng.uniform(0.2, 1.0, clock.day)
+    week = np.maximum(week, rng.uniform(0.05, 0.7)) * np.exp(rng.uniform(0.0, 0.15) * rng.standard_normal(clock.day))
+    closed = rng.random(clock.n) < rng.choice([0.0, 0.01, 0.03])
+    values = np.where(closed, week.min() * rng.uniform(0.3, 1.1), week[clock.slot])
+    slow = rng.uniform(0.0, 0.15) * spectral(rng, clock.n) + rng.uniform(0.0, 0.2) * yearly(rng, clock)
+    slow = slow + rng.uniform(-0.6, 0.6) * trend(rng, clock.n)
+    noise = log_uniform(rng, 0.01, 0.25) * any_noise(rng, clock.n)
+    return Draw(values * np.exp(slow + noise), known=[closed.astype(float)])
+
+
 def daylight(rng: Rng, clock: Clock) -> Draw:
     """Sunlight: zero at night, a clear-sky envelope of seasonal day length, thinned by clouds."""
     season = 2 * np.pi * (clock.step / clock.day / 365.0 + rng.random())
@@ -180,16 +212,26 @@ def free(rng: Rng, clock: Clock) -> Draw:
 
 
 Family = Callable[[Rng, Clock], Draw]
-FAMILIES: tuple[tuple[Family, float], ...] = (
-    (plant, 0.34),
-    (seasonal, 0.34),
-    (daylight, 0.1),
-    (counts, 0.07),
-    (free, 0.15),
+SUB_DAILY: tuple[tuple[Family, float], ...] = (
+    (plant, 0.32),
+    (seasonal, 0.33),
+    (daylight, 0.16),
+    (counts, 0.06),
+    (statistic, 0.04),
+    (free, 0.09),
+)
+COARSE: tuple[tuple[Family, float], ...] = (
+    (statistic, 0.45),
+    (footfall, 0.25),
+    (seasonal, 0.12),
+    (counts, 0.05),
+    (free, 0.13),
 )
 
 
 def any_draw(rng: Rng, clock: Clock) -> Draw:
-    """Draw from one family; daylight only where a day has at least eight steps."""
-    family = FAMILIES[int(rng.choice(len(FAMILIES), p=[w for _, w in FAMILIES]))][0]
-    return (seasonal if family is daylight and clock.day < 8 else family)(rng, clock)
+    """Draw from one family of those that fit the clock: a day of steps, or days, weeks and months."""
+    coarse = clock.day < 24 or (clock.day, clock.week) == (52, 10)
+    families, weights = zip(*(COARSE if coarse else SUB_DAILY), strict=True)
+    family: Family = families[int(rng.choice(len(families), p=weights))]
+    return family(rng, clock)

@@ -10,13 +10,13 @@ from typing import TypedDict
 import numpy as np
 from families import Draw, any_draw
 from numpy.typing import NDArray
-from signals import Array, Clock, Rng, any_noise, log_uniform, sample_clock, standardise, telegraph
+from signals import Array, Clock, Rng, any_noise, log_uniform, sample_clock, spectral, standardise, telegraph
 
 PATCH = 16
-CONTEXTS = (64, 128, 256, 384, 512, 672, 768, 1008, 1344, 1536, 2016, 2048)
-CONTEXT_WEIGHTS = (0.04, 0.05, 0.06, 0.06, 0.10, 0.14, 0.08, 0.08, 0.25, 0.04, 0.07, 0.03)
-HORIZONS = (7, 12, 24, 48, 64, 96, 144, 168, 192)
-HORIZON_WEIGHTS = (0.02, 0.03, 0.08, 0.11, 0.06, 0.34, 0.10, 0.06, 0.20)
+CONTEXTS = (48, 64, 96, 128, 144, 192, 256, 336, 384, 512, 672, 768, 1008, 1344, 1536, 2016, 2048)
+CONTEXT_WEIGHTS = (3, 4, 5, 4, 5, 7, 4, 7, 4, 9, 11, 4, 5, 16, 4, 6, 2)
+HORIZONS = (4, 8, 12, 16, 24, 28, 32, 48, 64, 96, 144, 192)
+HORIZON_WEIGHTS = (2, 3, 8, 6, 10, 6, 8, 12, 8, 22, 7, 8)
 MAX_COVARIATES = 8
 
 
@@ -58,40 +58,50 @@ def some(rng: Rng, items: list[Array], chance: float) -> list[Array]:
 
 def respond(rng: Rng, driver: Array) -> Array:
     """Response of a target to a driver: linear, rectified, quadratic, saturating or a threshold, with a lag."""
-    lag = int(rng.choice([0, 0, 0, 1, 2, int(rng.integers(1, 49))]))
+    lag = 0 if rng.random() < 0.55 else int(log_uniform(rng, 1, 49))
     x = np.roll(driver, lag)
     x[:lag] = x[lag]
-    kind = int(rng.integers(6))
-    if kind == 1:
+    kind = rng.random()
+    if kind < 0.15:
         x = np.maximum(x, rng.normal(0.0, 0.5))
-    elif kind == 2:
-        x = (x - rng.normal(0.0, 0.7)) ** 2
-    elif kind == 3:
-        x = np.tanh(2.0 * x)
-    elif kind == 4:
+    elif kind < 0.3:
+        x = (x - rng.normal(0.0, 1.0)) ** 2
+    elif kind < 0.45:
+        x = np.tanh(rng.uniform(0.5, 3.0) * x)
+    elif kind < 0.55:
         x = (x > rng.normal(0.0, 0.7)).astype(float)
     return standardise(x)
 
 
 def sample_driver(rng: Rng, clock: Clock) -> Array:
-    """A standardised driver: an on/off event series, noise of some memory, or a draw of any family."""
+    """A standardised driver: a plan of levels, an on/off event series, noise of some memory, or any family."""
     kind = rng.random()
-    if kind < 0.3:
-        return standardise(telegraph(rng, clock.n, rng.uniform(0.03, 0.4), rng.uniform(0.3, 0.99)))
+    if kind < 0.25:  # levels held for a while
+        edges = np.cumsum(rng.random(clock.n) < 1.0 / log_uniform(rng, 3, 60))
+        levels = rng.standard_normal(edges[-1] + 1)
+        return standardise((np.round(levels) if rng.random() < 0.3 else levels)[edges])
+    if kind < 0.45:
+        return standardise(telegraph(rng, clock.n, rng.uniform(0.03, 0.6), rng.uniform(0.3, 0.99)))
     if kind < 0.6:
         return standardise(any_noise(rng, clock.n))
+    if kind < 0.75:
+        return spectral(rng, clock.n)
     return standardise(any_draw(rng, clock).values)
 
 
-def drive(rng: Rng, target: Array, clock: Clock) -> tuple[Array, list[Array], list[Array]]:
-    """Let one to three drivers move the target; return it with the past-only and the known drivers."""
+def drive(rng: Rng, target: Array, clock: Clock, *, strength: float) -> tuple[Array, list[Array], list[Array]]:
+    """Let one to three drivers move the target; return it with the past-only and the known drivers.
+
+    The effect of the first has a deviation of `strength`, what the target does by itself one of 1.
+    """
     values = standardise(target)
     past: list[Array] = []
     known: list[Array] = []
-    for _ in range(int(rng.integers(1, 4))):
+    for number in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
         driver = sample_driver(rng, clock)
-        values = values + rng.choice([-1.0, 1.0]) * log_uniform(rng, 0.2, 2.0) * respond(rng, driver)
-        (known if rng.random() < 0.65 else past).append(driver)
+        size = strength if number == 0 else log_uniform(rng, 0.1, 1.0) * strength
+        values = values + rng.choice([-1.0, 1.0]) * size * respond(rng, driver)
+        (known if rng.random() < 0.8 else past).append(driver)
     return values, past, known
 
 
@@ -140,18 +150,26 @@ def knock_out(rng: Rng, values: Array, context: int) -> Array:
     return values
 
 
+def driven(rng: Rng, clock: Clock, draw: Draw) -> Group:
+    """A target that mostly follows its drivers, with a stranger among them now and then."""
+    target, past, known = drive(rng, draw.values, clock, strength=log_uniform(rng, 0.5, 8.0))
+    if rng.random() < 0.2:
+        known = [*known, sample_driver(rng, clock)]
+    return Group([target], past, known)
+
+
 def covariates(rng: Rng, clock: Clock, draw: Draw) -> Group:
     """A target with covariates, each kind by its own coin: calendar, companions, drivers, proxies, strangers."""
-    target, past, known = draw.values, some(rng, draw.observed, 0.6), some(rng, draw.known, 0.4)
+    target, past, known = draw.values, some(rng, draw.observed, 0.6), some(rng, draw.known, 0.7)
     if rng.random() < 0.3:
-        target, driven_past, driven_known = drive(rng, target, clock)
+        target, driven_past, driven_known = drive(rng, target, clock, strength=log_uniform(rng, 0.2, 2.0))
         past, known = past + driven_past, known + driven_known
-    if rng.random() < 0.55:
+    if rng.random() < 0.5:
         known = known + some(rng, calendar(clock), rng.uniform(0.2, 0.8))
-    if rng.random() < 0.2:  # measured along with the target, so never known ahead
+    if rng.random() < 0.15:  # measured along with the target, so never known ahead
         past = [*past, standardise(target) + rng.uniform(0.05, 1.0) * any_noise(rng, clock.n)]
-    if rng.random() < 0.4:
-        stranger = sample_driver(rng, sample_clock(rng, 1, clock.n - 1))
+    if rng.random() < 0.25:
+        stranger = sample_driver(rng, sample_clock(rng, clock.n - 1, 1))
         (known if rng.random() < 0.6 else past).append(stranger)
     keep = rng.permutation(len(past) + len(known))[:MAX_COVARIATES]
     past_kept = [x for i, x in enumerate(past) if i in keep]
@@ -170,13 +188,15 @@ def joint(rng: Rng, clock: Clock, draw: Draw) -> Group:
 
 
 def sample_group(rng: Rng, context: int, horizon: int) -> Group:
-    """Draw one task: half of them a single series, four in ten with covariates, the rest several targets."""
+    """Draw one task: a single series, a driven one, one with covariates of any worth, or several targets."""
     clock = sample_clock(rng, context, horizon)
     draw = mix(rng, clock)
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.52:
         group = Group([draw.values], [], [])
-    elif kind < 0.9:
+    elif kind < 0.74:
+        group = driven(rng, clock, draw)
+    elif kind < 0.95:
         group = covariates(rng, clock, draw)
     else:
         group = joint(rng, clock, draw)
@@ -184,13 +204,18 @@ def sample_group(rng: Rng, context: int, horizon: int) -> Group:
     return Group(targets, [knock_out(rng, x, context) for x in group.past], group.known)
 
 
+def shares(weights: tuple[int, ...]) -> Array:
+    """Weights as probabilities."""
+    return np.array(weights) / sum(weights)
+
+
 def sample_batch(seed: int, index: int, tokens: int) -> Batch:
     """Draw batch `index` of a run: one context and horizon, as many rows as fill about `tokens` tokens."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, index]))
-    context = int(rng.choice(CONTEXTS, p=CONTEXT_WEIGHTS))
-    horizon = int(rng.choice(HORIZONS, p=HORIZON_WEIGHTS))
+    context = int(rng.choice(CONTEXTS, p=shares(CONTEXT_WEIGHTS)))
+    horizon = int(rng.choice(HORIZONS, p=shares(HORIZON_WEIGHTS)))
     patches = -(-horizon // PATCH)
-    room = max(MAX_COVARIATES + 1, min(160, tokens // (context // PATCH + 1 + patches)))
+    room = max(MAX_COVARIATES + 1, min(192, tokens // (context // PATCH + 1 + patches)))
     groups: list[Group] = []
     while room > 0:
         group = sample_group(rng, context, horizon)

@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Rng = np.random.Generator
 
-# (steps per day, days per week, weight): 15-minute, hourly, half-hourly, 10- and 5-minute, daily, monthly data.
+# A kind of data: steps per day, days per week, weight, and the contexts in steps at which it is met.
+# "Day" and "week" are the shorter and the longer cycle: seven days in a year of weeks, twelve months in ten years.
 CLOCKS = (
-    (96, 7, 0.32),
-    (24, 7, 0.18),
-    (48, 7, 0.13),
-    (144, 7, 0.03),
-    (288, 7, 0.04),
-    (7, 52, 0.06),
-    (12, 10, 0.04),
+    (96, 7, 0.24, 192, 4096),  # 15 minutes
+    (24, 7, 0.20, 64, 4096),  # hours
+    (48, 7, 0.12, 96, 4096),
+    (144, 7, 0.02, 384, 4096),
+    (288, 7, 0.04, 512, 4096),
+    (7, 52, 0.22, 64, 4096),  # days
+    (12, 10, 0.24, 48, 512),  # months
+    (52, 10, 0.24, 64, 768),  # weeks
+    (4, 10, 0.06, 48, 256),  # quarters
 )
+ODD_SHARE = 0.12  # of other cycles, of any length
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,14 @@ class Clock:
 
 
 def sample_clock(rng: Rng, context: int, horizon: int) -> Clock:
-    """Draw a clock for context + horizon steps; in four of ten the forecast starts at the beginning of a day."""
-    weights = np.array([w for *_, w in CLOCKS])
-    pick = int(rng.choice(len(CLOCKS) + 1, p=[*weights, 1.0 - weights.sum()]))
+    """Draw a clock that fits the context; in four of ten the forecast starts at the beginning of a day."""
+    weights = np.array([weight * (low <= context <= high) for *_, weight, low, high in CLOCKS])
+    weights = np.append(weights / weights.sum() * (1.0 - ODD_SHARE), ODD_SHARE)
+    pick = int(rng.choice(len(weights), p=weights))
     if pick < len(CLOCKS):
-        day, week, _ = CLOCKS[pick]
+        day, week = CLOCKS[pick][:2]
     else:
-        day, week = int(np.exp(rng.uniform(np.log(4), np.log(200)))), int(rng.integers(2, 11))
+        day, week = int(log_uniform(rng, 3, 200)), int(rng.integers(2, 11))
     start = int(rng.integers(day, day * (week + 1)))
     if rng.random() < 0.4:
         start += -(start + context) % day
@@ -162,6 +167,14 @@ def telegraph(rng: Rng, n: int, share: float, persistence: float) -> Array:
     """Switch between 0 and 1: 1 for about `share` of the steps, in runs that grow with `persistence`."""
     wave = smooth_noise(rng, n, persistence)
     return (wave > np.quantile(wave, 1.0 - share)).astype(float)
+
+
+def yearly(rng: Rng, clock: Clock) -> Array:
+    """A smooth yearly wave, deviation of order 1, whose period need not be a whole number of steps."""
+    period = {7: 365.25, 52: 52.18}.get(clock.day, float(clock.day * clock.week))
+    angle = 2 * np.pi * (clock.step / period)
+    waves = range(1, int(rng.integers(2, 5)))
+    return sum((rng.standard_normal() / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in waves), np.zeros(1))
 
 
 def cycle_profile(rng: Rng, size: int) -> Array:
