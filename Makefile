@@ -30,7 +30,7 @@ bench: $(INSTALLED)  ## the zero-shot benchmark of the embedded model (installs 
 	$(BIN)/python benchmarks/zero_shot.py
 
 tiny: $(INSTALLED)  ## train the embedded model again from nothing: two hours on 2 cores, goes on when it was cut short
-	$(BIN)/python models/tiny/train.py --minutes 110 --seed 1
+	$(BIN)/python models/tiny/train.py --steps 16000 --minutes 120 --seed 1
 
 format: $(INSTALLED)  ## repair what the linter and the formatter can
 	$(BIN)/ruff check --fix

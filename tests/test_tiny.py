@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 TINY = Path(__file__).parents[1] / "models" / "tiny"
-SETTINGS: dict[str, Any] = {"seed": 3, "minutes": 1.0, "rate": 1e-3, "tokens_per_step": 300}
+SETTINGS: dict[str, Any] = {"seed": 3, "budget_steps": 8, "rate": 1e-3, "tokens_per_step": 300}
 
 
 @pytest.fixture
@@ -89,11 +89,11 @@ def test_a_run_cut_short_goes_on_unchanged(train: ModuleType, tmp_path: Path) ->
             run.seconds += 6.0
             run.step(next(batches))
 
-    unbroken, cut = train.Run(SETTINGS), train.Run(SETTINGS)
+    unbroken, cut = train.Run(SETTINGS, 1.0), train.Run(SETTINGS, 1.0)
     steps(unbroken, 4)
     steps(cut, 2)
     cut.keep(tmp_path / "run" / "state.pt")
-    resumed = train.Run(SETTINGS)
+    resumed = train.Run(SETTINGS, 1.0)
     resumed.go_on(tmp_path / "run" / "state.pt")
     steps(resumed, 2)
     assert (resumed.steps, resumed.rows, resumed.seconds) == (unbroken.steps, unbroken.rows, unbroken.seconds)
@@ -103,9 +103,9 @@ def test_a_run_cut_short_goes_on_unchanged(train: ModuleType, tmp_path: Path) ->
 
 def test_another_run_is_not_continued(train: ModuleType, tmp_path: Path) -> None:
     """A state of other settings is refused with what it has."""
-    train.Run(SETTINGS).keep(tmp_path / "state.pt")
+    train.Run(SETTINGS, 1.0).keep(tmp_path / "state.pt")
     with pytest.raises(SystemExit, match="must be of a run with these settings"):
-        train.Run(SETTINGS | {"seed": 4}).go_on(tmp_path / "state.pt")
+        train.Run(SETTINGS | {"seed": 4}, 1.0).go_on(tmp_path / "state.pt")
 
 
 def test_the_learning_rate_rises_stays_and_falls(train: ModuleType) -> None:
@@ -116,8 +116,17 @@ def test_the_learning_rate_rises_stays_and_falls(train: ModuleType) -> None:
     assert shares == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.5, 0.0])
 
 
+def test_the_nearer_budget_counts(train: ModuleType) -> None:
+    """Steps or minutes, whichever is nearer to its end."""
+    run = train.Run(SETTINGS, 1.0)
+    run.steps, run.seconds = 2, 6.0
+    assert run.progress == pytest.approx(0.25)
+    run.seconds = 45.0
+    assert run.progress == pytest.approx(0.75)
+
+
 def test_every_parameter_is_trained_once(train: ModuleType) -> None:
     """By one of the two optimizers."""
-    run = train.Run(SETTINGS)
+    run = train.Run(SETTINGS, 1.0)
     trained = [id(p) for one in run.optimizers for group in one.param_groups for p in group["params"]]
     assert sorted(trained) == sorted(id(p) for p in run.model.parameters())

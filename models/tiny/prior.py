@@ -57,18 +57,18 @@ def some(rng: Rng, items: list[Array], chance: float) -> list[Array]:
 
 
 def respond(rng: Rng, driver: Array) -> Array:
-    """Response of a target to a driver: linear, rectified, quadratic, saturating or a threshold, with a lag."""
-    lag = 0 if rng.random() < 0.55 else int(log_uniform(rng, 1, 49))
+    """Response of a target to a driver: linear in half of the cases, else bent or a threshold; now and then late."""
+    lag = 0 if rng.random() < 0.65 else int(log_uniform(rng, 1, 49))
     x = np.roll(driver, lag)
     x[:lag] = x[lag]
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.12:
         x = np.maximum(x, rng.normal(0.0, 0.5))
-    elif kind < 0.3:
+    elif kind < 0.24:
         x = (x - rng.normal(0.0, 1.0)) ** 2
-    elif kind < 0.45:
+    elif kind < 0.38:
         x = np.tanh(rng.uniform(0.5, 3.0) * x)
-    elif kind < 0.55:
+    elif kind < 0.48:
         x = (x > rng.normal(0.0, 0.7)).astype(float)
     return standardise(x)
 
@@ -90,17 +90,17 @@ def sample_driver(rng: Rng, clock: Clock) -> Array:
 
 
 def drive(rng: Rng, target: Array, clock: Clock, *, strength: float) -> tuple[Array, list[Array], list[Array]]:
-    """Let one to three drivers move the target; return it with the past-only and the known drivers.
+    """Let one to three drivers move the target, mostly upwards; return it with the past-only and the known drivers.
 
     The effect of the first has a deviation of `strength`, what the target does by itself one of 1.
     """
     values = standardise(target)
     past: list[Array] = []
     known: list[Array] = []
-    for number in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
+    for number in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
         driver = sample_driver(rng, clock)
         size = strength if number == 0 else log_uniform(rng, 0.1, 1.0) * strength
-        values = values + rng.choice([-1.0, 1.0]) * size * respond(rng, driver)
+        values = values + rng.choice([-1.0, 1.0], p=[0.3, 0.7]) * size * respond(rng, driver)
         (known if rng.random() < 0.8 else past).append(driver)
     return values, past, known
 
@@ -152,20 +152,22 @@ def knock_out(rng: Rng, values: Array, context: int) -> Array:
 
 def driven(rng: Rng, clock: Clock, draw: Draw) -> Group:
     """A target that mostly follows its drivers, with a stranger among them now and then."""
-    target, past, known = drive(rng, draw.values, clock, strength=log_uniform(rng, 0.5, 8.0))
+    target, past, known = drive(rng, draw.values, clock, strength=log_uniform(rng, 0.7, 10.0))
     if rng.random() < 0.2:
         known = [*known, sample_driver(rng, clock)]
     return Group([target], past, known)
 
 
 def covariates(rng: Rng, clock: Clock, draw: Draw) -> Group:
-    """A target with covariates, each kind by its own coin: calendar, companions, drivers, proxies, strangers."""
+    """A target with covariates, by one coin each: companions, drivers, calendar, forecasts, proxies, strangers."""
     target, past, known = draw.values, some(rng, draw.observed, 0.6), some(rng, draw.known, 0.7)
     if rng.random() < 0.3:
         target, driven_past, driven_known = drive(rng, target, clock, strength=log_uniform(rng, 0.2, 2.0))
         past, known = past + driven_past, known + driven_known
     if rng.random() < 0.5:
         known = known + some(rng, calendar(clock), rng.uniform(0.2, 0.8))
+    if rng.random() < 0.15:  # somebody's forecast of the target
+        known = [*known, standardise(target) + rng.uniform(0.05, 1.0) * any_noise(rng, clock.n)]
     if rng.random() < 0.15:  # measured along with the target, so never known ahead
         past = [*past, standardise(target) + rng.uniform(0.05, 1.0) * any_noise(rng, clock.n)]
     if rng.random() < 0.25:

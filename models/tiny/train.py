@@ -1,11 +1,12 @@
 """Train the tiny Chronos-2 from scratch on synthetic series.
 
-    python models/tiny/train.py --minutes 110 --seed 1      what `make tiny` does
+    python models/tiny/train.py --steps 16000 --minutes 120 --seed 1      what `make tiny` does
 
-A run that was cut short goes on where it was when the same command is given again; `--run` is where it keeps its
-state. Batch i depends on (seed, i) alone and the initial weights on the seed. How many steps fit into the minutes, and
-so the learning rate of each, depends on the machine: two runs agree only as far as their clocks do. Beside other work,
-give it one core of its own and --threads 1: two threads wait for each other at every operation, and starve.
+Whichever budget is nearer to its end, steps or minutes, sets the learning rate: where the minutes suffice, two runs on
+one machine give the same weights, for batch i depends on (seed, i) alone and the initial weights on the seed. A run
+that was cut short goes on where it was when the same command is given again; `--run` is where it keeps its state.
+Beside other work, give it one core of its own and --threads 1: two threads wait for each other at every operation,
+and starve.
 """
 
 import argparse
@@ -133,8 +134,8 @@ class Run:
         seconds: Wall time trained for, over all sittings.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, settings: dict[str, Any], minutes: float) -> None:
+        self.settings, self.minutes = settings, minutes
         self.model = new_model(settings["seed"]).eval()  # no dropout: no series comes twice
         self.optimizers = optimizers(self.model, settings["rate"])
         self.steps = self.rows = self.target_rows = 0
@@ -144,8 +145,8 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """Share of the budget used, in [0, 1] until it is spent."""
-        return self.seconds / (60 * float(self.settings["minutes"]))
+        """Share of the budget used, of steps or of time: 1 or more when it is spent."""
+        return max(self.steps / int(self.settings["budget_steps"]), self.seconds / (60 * self.minutes))
 
     def step(self, batch: dict[str, Any]) -> None:
         """One optimizer step."""
@@ -173,7 +174,8 @@ class Run:
     def record(self) -> dict[str, Any]:
         """Content of TRAINING.json."""
         counts = {name: getattr(self, name) for name in ("steps", "rows", "target_rows")}
-        return {**self.settings, **counts, "loss_curve": thin(self.curve, CURVE_POINTS)}
+        speed = {"minutes": round(self.seconds / 60, 1), "rows_per_second": round(self.rows / self.seconds, 1)}
+        return {**self.settings, **counts, **speed, "loss_curve": thin(self.curve, CURVE_POINTS)}
 
     def keep(self, file: Path) -> None:
         """Write all that `go_on` needs, whole or not at all."""
@@ -220,7 +222,8 @@ def train(run: Run, state: Path) -> None:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=110.0, help="wall time to train for, over all sittings")
+    parser.add_argument("--steps", type=int, default=16_000, help="training steps")
+    parser.add_argument("--minutes", type=float, default=120.0, help="wall time at most, over all sittings")
     parser.add_argument("--seed", type=int, default=1, help="seed of the weights and of every batch")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the model's files")
     parser.add_argument("--run", type=Path, default=Path("build/tiny"), help="folder of the state of an unfinished run")
@@ -239,12 +242,13 @@ def main() -> None:
         {
             "data": "synthetic only: prior.py",
             "seed": args.seed,
-            "minutes": args.minutes,
+            "budget_steps": args.steps,
             "rate": args.rate,
             "tokens_per_step": args.tokens,
             "parameters": sum(p.numel() for p in new_model(args.seed).parameters()),
             "torch": str(torch.__version__),
-        }
+        },
+        args.minutes,
     )
     state = args.run / "state.pt"
     if state.exists():
