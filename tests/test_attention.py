@@ -16,8 +16,9 @@ from chronotune import attention
 from chronotune.attention import equal_rows, inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import collate
+from chronotune.forecaster import predict_windows
 from chronotune.trainable import Trainable
-from engine_parts import ALL, CONTEXT, HORIZON, KNOWN, WINDOWS, small_model, small_panel
+from engine_parts import ALL, CONTEXT, HORIZON, KNOWN, WINDOWS, small_model, small_panel, small_tuner
 
 PATCHES = 2  # cover the horizon
 
@@ -179,13 +180,25 @@ def test_an_only_row_asks_nothing() -> None:
         assert f"encoder.block.{block}.layer.1.self_attention.v" in shapes
 
 
+def test_training_and_forecasting_take_it() -> None:
+    """The engine's and the forecaster's passes reach the head with one row of each window."""
+    tuner = small_tuner(windows=3)
+    heads: list[tuple[int, ...]] = []
+    head = tuner.model.output_patch_embedding.hidden_layer
+    head.register_forward_pre_hook(lambda _, inputs: heads.append(tuple(inputs[0].shape)))
+    tuner.advance(1)
+    predict_windows(tuner.model, small_panel(), WINDOWS, context_length=CONTEXT, horizon=HORIZON, covariates=ALL)
+    assert heads == [(3, PATCHES, 32), (len(WINDOWS), PATCHES, 32)]
+
+
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("shorter", [True, False])
 def test_dropout_of_attention_weights(rows: int, shorter: bool) -> None:
     """In training each head's weight is dropped or doubled at a rate of one half, as by the library; else kept."""
     model, batch = model_of("full"), random_batch(1, rows)
     layer = model.encoder.block[0].layer[1].self_attention
-    layer.dropout, seen = 0.5, {}
+    layer.dropout = 0.5
+    seen: dict[str, Any] = {}
     with torch.no_grad():  # keys are 0, so that all weights are equal, and so are all values
         layer.k.weight.zero_()
     layer.v.register_forward_hook(lambda _, __, output: torch.ones_like(output))
@@ -234,6 +247,7 @@ def test_other_groups_go_the_librarys_way(groups: list[int]) -> None:
     with torch.inference_mode():
         theirs = model(**batch, num_output_patches=PATCHES)
         with inside_windows(model, patches=PATCHES):
+            model(**BATCHES["all"], num_output_patches=PATCHES)  # what was left out there is forgotten
             ours = model(**batch, num_output_patches=PATCHES)
     assert torch.equal(ours.quantile_preds, theirs.quantile_preds)
     assert torch.equal(ours.loss, theirs.loss)

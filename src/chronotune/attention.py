@@ -171,7 +171,7 @@ def _encode(encoder: Any, embeds: Tensor, attention_mask: Tensor, rows: int, pat
         states = _over_time(over_time, states, mask, positions, patches if is_last else None)
         states = _over_rows(over_rows, states, mask, rows, 1 if is_last and patches is not None else rows)
         states = feed_forward(states)
-    return encoder.dropout(encoder.final_layer_norm(states))  # type: ignore[no-any-return]  # modules are untyped
+    return encoder.dropout(encoder.final_layer_norm(states))
 
 
 def _over_time(layer: Any, states: Tensor, mask: Tensor, positions: Tensor, last: int | None) -> Tensor:
@@ -179,7 +179,7 @@ def _over_time(layer: Any, states: Tensor, mask: Tensor, positions: Tensor, last
     normed = layer.layer_norm(states)
     kept = slice(None) if last is None else slice(-last, None)
     attended = _attend(layer.self_attention, normed[:, kept], normed, mask, positions)
-    return states[:, kept] + layer.dropout(attended)  # type: ignore[no-any-return]
+    return states[:, kept] + layer.dropout(attended)
 
 
 def _over_rows(layer: Any, states: Tensor, mask: Tensor, rows: int, first: int) -> Tensor:
@@ -215,10 +215,10 @@ def _attend(attention: Any, asking: Tensor, asked: Tensor, mask: Tensor, positio
         fused = attention.config._attn_implementation == "sdpa"
         attend = attention._sdpa_attention if fused else attention._eager_attention
         attended, _ = attend(queries, keys, values, mask)
-    return attention.o(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    return attention.o(attended.transpose(1, 2).flatten(2))
 
 
 def _rotated(rotary: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions of queries or keys, (n, heads, q, d), that are the last of all positions."""
     last = slice(-states.shape[2], None)
-    return states * cos[:, None, last] + rotary.rotate_half(states) * sin[:, None, last]  # type: ignore[no-any-return]
+    return states * cos[:, None, last] + rotary.rotate_half(states) * sin[:, None, last]
