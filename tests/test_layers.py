@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.recipe config.space",
     "pure": "data data.* metrics catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "baselines checkpoint cluster finetune forecaster pretrained search study trainable tracking.*",
+    "adapters": "attention baselines checkpoint cluster finetune forecaster pretrained search study trainable "
+    "tracking.*",
     "story": "evaluation export results serving sweep train trial tuner",
     "faces": "__init__ __main__ cli progress report",
 }
@@ -26,6 +27,8 @@ SIDEWAYS = {
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
+    ("finetune", "attention"),
+    ("forecaster", "attention"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),
     ("forecaster", "pretrained"),
@@ -36,8 +39,8 @@ IMPORTERS = {
     "mlflow": "tracking.*",
     "optuna": "search study",
     "ray": "cluster evaluation search sweep trial tuner",
-    "torch": "checkpoint finetune forecaster pretrained trainable trial",
-    "chronos": "finetune forecaster pretrained trainable trial",
+    "torch": "attention checkpoint finetune forecaster pretrained trainable trial",
+    "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
     "peft": "trainable",
     "safetensors": "checkpoint pretrained",

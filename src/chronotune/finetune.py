@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chronotune import checkpoint
+from chronotune.attention import inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
 from chronotune.data.panel import Panel, Window
@@ -184,8 +185,12 @@ class FineTuner:
 
         batch = collate(self._panel, windows, self._hyperparameters.context_length, self._horizon)
         tensors = {name: torch.from_numpy(array).to(self.device) for name, array in vars(batch).items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16(self.device)):
-            loss: Tensor = self.model(**tensors, num_output_patches=self._trainable.output_patches).loss
+        rows, patches = 1 + len(self._panel.covariates), self._trainable.output_patches
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16(self.device)),
+            inside_windows(self.model, rows=rows, patches=patches),
+        ):
+            loss: Tensor = self.model(**tensors, num_output_patches=patches).loss
         return loss
 
     def _check_finite(self, loss: float, norm: float) -> None:

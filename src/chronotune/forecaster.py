@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chronotune.attention import inside_windows
 from chronotune.data.batches import check_context
 from chronotune.data.panel import Panel, Window
 from chronotune.data.windows import cut
@@ -73,7 +74,12 @@ def _predict(model: Chronos2Model, inputs: list[Any], context_length: int, horiz
     model.eval()
     try:
         # the library's data loader draws a seed from the global generator at every call
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with (
+            torch.inference_mode(),
+            torch.random.fork_rng(devices=[]),
+            warnings.catch_warnings(),
+            inside_windows(model, patches=_only_patches(model, horizon)),
+        ):
             warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
             quantiles, _ = Chronos2Pipeline(model).predict_quantiles(
                 inputs,
@@ -86,6 +92,12 @@ def _predict(model: Chronos2Model, inputs: list[Any], context_length: int, horiz
     finally:
         model.train(was_training)
     return list(quantiles)
+
+
+def _only_patches(model: Chronos2Model, horizon: int) -> int | None:
+    """Output patches when one forward pass forecasts all; else None, for covariates' forecasts are read on too."""
+    patches = math.ceil(horizon / model.chronos_config.output_patch_size)
+    return patches if patches <= model.chronos_config.max_output_patches else None
 
 
 def _prepared(panel: Panel, window: Window, context_length: int, horizon: int) -> dict[str, Any]:
