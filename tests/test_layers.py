@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.recipe config.space",
-    "pure": "data data.* metrics catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "baselines checkpoint cluster finetune forecaster pretrained search study trainable tracking.*",
+    "pure": "data data.* metrics memory catalog lease config.lines config.faults config.resolve config.load",
+    "adapters": "baselines checkpoint cluster device finetune forecaster pretrained search study trainable tracking.*",
     "story": "evaluation export results serving sweep train trial tuner",
     "faces": "__init__ __main__ cli progress report",
 }
@@ -26,6 +26,7 @@ SIDEWAYS = {
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
+    ("finetune", "device"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),
     ("forecaster", "pretrained"),
@@ -36,7 +37,7 @@ IMPORTERS = {
     "mlflow": "tracking.*",
     "optuna": "search study",
     "ray": "cluster evaluation search sweep trial tuner",
-    "torch": "checkpoint finetune forecaster pretrained trainable trial",
+    "torch": "checkpoint device finetune forecaster pretrained trainable trial",
     "chronos": "finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
     "peft": "trainable",
