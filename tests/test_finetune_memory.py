@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def test_only_what_fits_is_tried(caplog: pytest.LogCaptureFixture) -> None:
     """Where memory for 3 of 8 windows is expected, no more are computed at once; the log says why."""
     model = small_tuner(**BATCH)._trainable.architecture
     load = Load(CONTEXT, HORIZON, windows=8, rows=1 + len(ALL), mode="full")
-    room = int(predict(model, Load(CONTEXT, HORIZON, 3, 1 + len(ALL), "full")).peak * (1 + ERROR)) + 1
+    room = int(predict(model, replace(load, windows=3, accumulated=True)).peak * (1 + ERROR)) + 1
     tuner = small_tuner(**BATCH, available=room)
     calls = failing(tuner, most=8)
     with caplog.at_level("INFO", logger="chronotune.finetune"):

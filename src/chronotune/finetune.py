@@ -228,7 +228,14 @@ class FineTuner:
         numbers = devices.numbers(self.device, has_bf16(self.device))
         point = self._hyperparameters
         rows = 1 + len(self._panel.covariates)
-        load = memory.Load(point.context_length, self._horizon, point.windows, rows, point.mode)
+        load = memory.Load(
+            context=point.context_length,
+            horizon=self._horizon,
+            windows=point.windows,
+            rows=rows,
+            mode=point.mode,
+            accumulated=point.accumulation > 1,
+        )
         need = memory.predict(model, load, numbers).peak
         if self.device.type == "cpu" and need * memory.FRAGMENTED > self._available:
             devices.return_freed_memory()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -109,6 +109,8 @@ class Load:
     mode: Mode
     dense: bool = False
     """Whether group attention spans all rows of the batch, as in chronos-forecasting itself, and not each window."""
+    accumulated: bool = False
+    """Whether gradients of an earlier pass are there already."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,14 @@ class Need:
     optimizer: int
     activations: int
     """What is kept for the backward pass, and what that needs beside it."""
+    accumulated: bool
+    """Whether gradients are there before that pass; else they come while activations go."""
 
     @property
     def peak(self) -> int:
-        """All together."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """What is there at the same time."""
+        both = self.gradients + self.activations if self.accumulated else max(self.gradients, self.activations)
+        return self.weights + self.optimizer + both
 
 
 def predict(model: Architecture, load: Load, numbers: Numbers = CPU) -> Need:
@@ -135,7 +140,8 @@ def predict(model: Architecture, load: Load, numbers: Numbers = CPU) -> Need:
     per_token = model.layers * _block(model, load, tokens, numbers) + _ends(model, load, numbers)
     per_row = tokens * (per_token + _passing(model, load, tokens, numbers)) + future * _head(model, numbers)
     mask = 2 * _FLOAT * tokens * rows * rows if load.dense else 0  # while it is built, it is there twice
-    return Need(weights, _FLOAT * model.trained, 2 * _FLOAT * model.trained, rows * per_row + mask)
+    gradients = _FLOAT * model.trained
+    return Need(weights, gradients, 2 * gradients, rows * per_row + mask, load.accumulated)
 
 
 def _block(model: Architecture, load: Load, tokens: int, numbers: Numbers) -> int:
@@ -187,23 +193,25 @@ def fitting_windows(model: Architecture, load: Load, numbers: Numbers, available
 
     Args:
         model: What is trained.
-        load: `windows` is the most that is wanted.
+        load: `windows` is the most that is wanted; with fewer, gradients accumulate.
         numbers: Of the device.
         available: Bytes, before the copy of the model that is trained is made.
 
     Returns:
         At least 1, also where that is not expected to fit: the prediction may be wrong.
     """
-    low, high = 1, load.windows
+
+    def fits(part: Load) -> bool:
+        return predict(model, part, numbers).peak * (1 + ERROR) <= available
+
+    if fits(load):
+        return load.windows
+    low, high = 1, max(1, load.windows - 1)
     while low < high:
         middle = (low + high + 1) // 2
-        fits = predict(model, _with_windows(load, middle), numbers).peak * (1 + ERROR) <= available
-        low, high = (middle, high) if fits else (low, middle - 1)
+        part = replace(load, windows=middle, accumulated=True)
+        low, high = (middle, high) if fits(part) else (low, middle - 1)
     return low
-
-
-def _with_windows(load: Load, windows: int) -> Load:
-    return Load(load.context, load.horizon, windows, load.rows, load.mode, load.dense)
 
 
 def windows_at(splits: Splits, step: int, otherwise: int) -> int:
