@@ -95,6 +95,8 @@ def small_tuner(mode: str = "full", accumulation: int = 1, dropout: float = 0.1,
         "rungs": (5, 16),
         "seed": 11,
         "device": "cpu",
+        "splits": (),
+        "available": None,
     }
     point |= {key: value for key, value in changes.items() if key in point and key != "covariates"}
     settings |= {key: value for key, value in changes.items() if key in settings}

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.recipe config.space",
-    "pure": "data data.* metrics catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention baselines checkpoint cluster finetune forecaster pretrained search study trainable "
+    "pure": "data data.* metrics memory catalog lease config.lines config.faults config.resolve config.load",
+    "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained search study trainable "
     "tracking.*",
     "story": "evaluation export results serving sweep train trial tuner",
     "faces": "__init__ __main__ cli progress report",
@@ -29,6 +29,7 @@ SIDEWAYS = {
     ("finetune", "trainable"),
     ("finetune", "attention"),
     ("forecaster", "attention"),
+    ("finetune", "device"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),
     ("forecaster", "pretrained"),
@@ -39,7 +40,7 @@ IMPORTERS = {
     "mlflow": "tracking.*",
     "optuna": "search study",
     "ray": "cluster evaluation search sweep trial tuner",
-    "torch": "attention checkpoint finetune forecaster pretrained trainable trial",
+    "torch": "attention checkpoint device finetune forecaster pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
     "peft": "trainable",

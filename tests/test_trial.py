@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import re
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from chronotune.config.load import load_recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel, Series
 from chronotune.data.prepare import load, trial_data
+from chronotune.device import MEMORY
+from chronotune.export import write_winner
 from chronotune.search import BUDGET, OBJECTIVE
-from chronotune.study import TrialRecord
-from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, prune
+from chronotune.study import Result, TrialRecord
+from chronotune.train import train_recipe
+from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours, prune, result_of
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, small_recipe
 from sweep_parts import result as any_result
@@ -195,9 +204,6 @@ class TestFineTuneTrial:
 
 def test_results_are_what_the_study_takes(worker: Worker, tmp_path: Path) -> None:
     """JSON values all through."""
-    from chronotune.study import Result
-    from chronotune.trial import result_of
-
     (tmp_path / "study").mkdir()
     study = new_study(tmp_path / "study")
     from sweep_parts import ask
@@ -207,3 +213,78 @@ def test_results_are_what_the_study_takes(worker: Worker, tmp_path: Path) -> Non
     json.dumps(reported)
     study.record(number, Result(**result_of(reported)))
     assert study.trial(number).results[0].metrics == reported["metrics"]
+
+
+@pytest.mark.parametrize("point", [POINT, LORA], ids=["full", "lora"])
+def test_a_reused_worker_frees_the_last_trial(worker: Worker, point: Hyperparameters) -> None:
+    """When the next trial is there, the model of one that was stopped in the middle is gone."""
+    trainable = FineTuneTrial.__new__(FineTuneTrial)
+    trainable.setup({"number": 0, "hyperparameters": point.model_dump()}, worker.assignment)
+    base = trainable._worker.base
+    before = {id(o) for o in gc.get_objects()}
+    trainable.step()
+    models = [weakref.ref(o) for o in gc.get_objects() if type(o) is type(base) and id(o) not in before]
+    assert models
+    trainable.reset_config({"number": 1, "hyperparameters": LORA.model_dump()})
+    assert [model() for model in models] == [None]
+
+
+def test_a_split_trial_is_repeated_from_its_export(
+    small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained where one window fits, with dropout: its recipe says so, and repeats it where all four would fit."""
+    whole = small_recipe(small_weights)
+    recipe = whole.model_copy(update={"search_space": whole.search_space.collapse(POINT)})
+    with monkeypatch.context() as short:
+        short.setenv(MEMORY, "1")
+        split = train_recipe(recipe, tmp_path / "split")
+    exported = load_recipe(tmp_path / "split" / "recipe.yaml")
+    assert exported.budget.splits == [(0, 1)]
+    again, unsplit = train_recipe(exported, tmp_path / "again"), train_recipe(recipe, tmp_path / "unsplit")
+    assert load_recipe(tmp_path / "again" / "recipe.yaml").budget.splits == [(0, 1)]
+    assert load_recipe(tmp_path / "unsplit" / "recipe.yaml").budget.splits is None
+    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ("split", "again", "unsplit")}
+    assert (again.score, weights["again"]) == (split.score, weights["split"])
+    assert (unsplit.score, weights["unsplit"]) != (split.score, weights["split"])
+
+
+def test_a_winner_carries_its_split(worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the result that the study holds into the recipe of the sweep's winner."""
+    monkeypatch.setenv(MEMORY, "1")
+    *_, last = TrialRun(worker, 0, POINT).results()
+    assert last["attributes"]["splits"] == [[0, 1]]
+    record = TrialRecord(0, "complete", POINT, (Result(**result_of(last)),), None, None, None)
+    write_winner(worker, worker.assignment, record, load(worker.assignment.recipe).panel)
+    assert load_recipe(tmp_path / "winner" / "recipe.yaml").budget.splits == [(0, 1)]
+
+
+def test_neighbours_share_the_machine(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as cores allow, or the profile; a worker that is alone has all of it."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+    def neighbours(**profile: int) -> int:
+        changed = worker.assignment.recipe.cluster.model_copy(update=profile)
+        return _neighbours(worker.assignment.recipe.model_copy(update={"cluster": changed}))
+
+    assert [neighbours(), neighbours(cpus_per_trial=4), neighbours(max_concurrent=3)] == [7, 1, 2]
+    assert neighbours(cpus_per_trial=16) == 0
+    assert worker.share == 1
+    assert Worker(worker.assignment, neighbours=3).share == 0.25
+
+
+def test_a_fraction_of_a_gpu_is_the_share(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of memory too; a whole GPU, or several, are all of one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    shares = []
+    for gpus in (None, 0.25, 1, 2):
+        cluster = worker.assignment.recipe.cluster.model_copy(update={"gpus_per_trial": gpus})
+        recipe = worker.assignment.recipe.model_copy(update={"cluster": cluster})
+        shares.append(Worker(replace(worker.assignment, recipe=recipe), neighbours=3).share)
+    assert shares == [1, 0.25, 1, 1]
+
+
+def test_the_log_tells_how_busy_it_was(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    """In percent of the trial's threads."""
+    with caplog.at_level("INFO", logger="chronotune.trial"):
+        next(TrialRun(worker, 0, POINT).results())
+    assert re.search(r"3 windows, sql \d+\.\d+; cpu busy: \d+%", caplog.text)

@@ -18,6 +18,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel
 from chronotune.errors import Fault, InputError
+from chronotune.memory import Splits
 from chronotune.study import TrialRecord
 from chronotune.trial import Assignment
 
@@ -51,6 +52,7 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
             windows_seen=best.best.windows_seen,
             score=best.best.objective,
             trial=best.number,
+            splits=best.best.attributes.get("splits", ()),
         )
     return {
         "number": best.number,
@@ -71,10 +73,12 @@ def write_declarations(
     windows_seen: int,
     score: float,
     trial: int | None,
+    splits: Splits = (),
 ) -> str:
     """Write `preset.yaml` and `recipe.yaml` beside weights that are already in `folder`.
 
-    The recipe holds both the schedule's full length and where this training ended, so that training again repeats it.
+    The recipe holds both the schedule's full length and where this training ended, and how steps were split where
+    memory did not hold a batch at once (`splits`, as trials report it), so that training again repeats it.
 
     Returns:
         SHA-256 of the weights, in hex.
@@ -108,7 +112,7 @@ def write_declarations(
         ),
     )
     (folder / "preset.yaml").write_text(dump(preset))
-    (folder / "recipe.yaml").write_text(dump(collapsed(recipe, point, windows_seen)))
+    (folder / "recipe.yaml").write_text(dump(collapsed(recipe, point, windows_seen, splits)))
     return digest
 
 
@@ -120,12 +124,15 @@ def pinned(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": sha256(weights)})})
 
 
-def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int) -> Recipe:
+def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits: Splits = ()) -> Recipe:
     """The recipe of one configuration: the space holds constants, training ends where this one did.
 
     The address of the sweep's tracking stays behind: it belongs to the place, and may hold a secret.
     """
-    budget = recipe.budget.model_copy(update={"trials": 1, "stop_at": windows_seen})
+    kept = [(step, windows) for step, windows in splits]
+    unsplit = kept in ([], [(0, point.windows)])  # as the space has it
+    changes = {"trials": 1, "stop_at": windows_seen, "splits": None if unsplit else kept}
+    budget = recipe.budget.model_copy(update=changes)
     space = recipe.search_space.collapse(point)
     tracking = recipe.tracking.model_copy(update={"uri": None})
     return recipe.model_copy(update={"budget": budget, "search_space": space, "tracking": tracking})

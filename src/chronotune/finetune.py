@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chronotune import checkpoint
+from chronotune import checkpoint, memory
+from chronotune import device as devices
 from chronotune.attention import inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import AdamW
 
+log = logging.getLogger("chronotune.finetune")
+
 _MAX_GRADIENT_NORM = 1.0
+
+
+class OutOfMemoryError(ChronotuneError):
+    """Not even one window fits; the weights are those before the step that failed."""
 
 
 class NonFiniteLossError(ChronotuneError):
@@ -58,11 +66,17 @@ class FineTuner:
     are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over `budget_windows`,
     also when training ends earlier.
 
+    What the hyperparameters say is the effective batch; how many windows of it are computed at once is at most their
+    `windows`, at most what is expected to fit into memory, and half of it whenever memory runs out after all. With
+    dropout 0 that changes nothing; with dropout it changes which numbers are dropped, so it is part of the run.
+
     Attributes:
         model: The model in training, in evaluation mode between calls; `forecaster.predict_windows` takes it.
         windows_seen: Training windows since the start.
         steps: Optimizer steps since the start.
         device: Where it trains.
+        splits: How many windows were computed at once, and from which step on: saved, restored, and repeated by a run
+            that is given it.
     """
 
     def __init__(
@@ -78,6 +92,8 @@ class FineTuner:
         rungs: Sequence[int],
         seed: int,
         device: str | None = None,
+        splits: memory.Splits = (),
+        available: int | None = None,
     ) -> None:
         """Copy the model and set up training; nothing is trained yet.
 
@@ -92,6 +108,8 @@ class FineTuner:
             rungs: Windows seen that are reached exactly, ascending; training ends at the last, at most the budget.
             seed: Of windows, dropout and the first values of adapters.
             device: Where to train, in torch's words; None for the first visible GPU, else the CPU.
+            splits: Of a run to repeat.
+            available: Bytes that training may take, its copy of the model included; None: what the device has left.
 
         Raises:
             ChronotuneError: The context is longer than the model takes, no series is long enough to train on, or
@@ -116,6 +134,9 @@ class FineTuner:
             "base_model": fingerprint(model),
         }
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._available = devices.available(self.device) if available is None else available
+        self._planned, self.splits = tuple(splits), list[tuple[int, int]]()
+        self._fitting: int | None = None
         self._random = OwnRandomness(seed, self.device)
         with self._random.active():
             self._trainable = Trainable(model, hyperparameters, horizon, self.device)
@@ -132,6 +153,7 @@ class FineTuner:
 
         Raises:
             NonFiniteLossError: The loss or its gradient became NaN or infinite.
+            OutOfMemoryError: A single window does not fit into memory.
         """
         assert to_windows <= self._rungs[-1], f"training ends at {self._rungs[-1]} windows, not at {to_windows}"
         begin, before, total = time.perf_counter(), self.windows_seen, 0.0
@@ -162,13 +184,92 @@ class FineTuner:
         return size, loss
 
     def _backward(self, size: int) -> float:
-        """Gradients, clipped, of the mean loss over this step's windows; and that loss."""
-        import torch
+        """Gradients, clipped, of the mean loss over this step's windows; and that loss.
 
+        When memory runs out, the step begins again as if nothing had happened, with half as many windows at once.
+        """
         windows = draw_windows(
             self._panel, self._candidates, self._horizon, seed=self._seed, step=self.steps, size=size
         )
-        micro, losses = self._hyperparameters.windows, []
+        random = self._random.now()
+        while True:
+            micro = self._windows_at_once()
+            try:
+                loss = self._accumulate(windows, micro)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            # outside of `except`: until there, the traceback keeps the tensors of the failed try
+            self._make_smaller(min(micro, size), reason)
+            self._random.rewind(random)
+        self._note_split(micro)
+        return loss
+
+    def _note_split(self, micro: int) -> None:
+        """Record how this step was split, where that is news."""
+        if memory.windows_at(self.splits, self.steps, otherwise=0) == micro:
+            return
+        self.splits.append((self.steps, micro))
+        if micro < memory.windows_at(self._planned, self.steps, otherwise=0):
+            log.warning("from step %d on: %d windows at once, fewer than in the run to repeat", self.steps, micro)
+
+    def _windows_at_once(self) -> int:
+        """As planned or searched, but not more than before in this run, and not more than fit."""
+        if self._fitting is None:
+            self._fitting = self._predict_fitting()
+        planned = memory.windows_at(self._planned, self.steps, self._hyperparameters.windows)
+        before = memory.windows_at(self.splits, self.steps, planned)
+        return min(planned, before, self._fitting, self._hyperparameters.windows)
+
+    def _predict_fitting(self) -> int:
+        """The most windows that are expected to fit; on a CPU, freed memory is returned at once where it is short."""
+        model = self._trainable.architecture
+        numbers = devices.numbers(self.device, has_bf16(self.device))
+        point = self._hyperparameters
+        rows = 1 + len(self._panel.covariates)
+        load = memory.Load(
+            context=point.context_length,
+            horizon=self._horizon,
+            windows=point.windows,
+            rows=rows,
+            mode=point.mode,
+            accumulated=point.accumulation > 1,
+        )
+        need = memory.predict(model, load, numbers).peak
+        if self.device.type == "cpu" and need * memory.FRAGMENTED > self._available:
+            devices.return_freed_memory()
+        fitting = memory.fitting_windows(model, load, numbers, self._available)
+        if fitting < point.windows:
+            log.info(
+                "%d windows are expected to need %.2f GB, but %.2f GB are free: at most %d are computed at once",
+                *(point.windows, need / 1e9, self._available / 1e9, fitting),
+            )
+        return fitting
+
+    def _make_smaller(self, failed: int, reason: str) -> None:
+        """Drop the gradients of a failed try, give its memory back, and allow half as many windows from now on."""
+        self._optimizer.zero_grad(set_to_none=True)
+        devices.release()
+        if failed == 1:
+            raise OutOfMemoryError(
+                f"a training step must fit at least one window into memory, but at step {self.steps} one of "
+                f"{1 + len(self._panel.covariates)} rows and context {self._hyperparameters.context_length} did not "
+                f"({reason}); lower context_length, use fewer covariates or lora, or run fewer trials at a time"
+            )
+        if self.device.type == "cpu":
+            devices.return_freed_memory()
+        self._fitting = failed // 2
+        log.warning(
+            "step %d: no memory for %d windows at once (%s); tried with %d", self.steps, failed, reason, self._fitting
+        )
+
+    def _accumulate(self, windows: Sequence[Window], micro: int) -> float:
+        """Gradients and loss as in `_backward`, of at most `micro` windows at once."""
+        import torch
+
+        losses, size = [], len(windows)
         for start in range(0, size, micro):
             part = windows[start : start + micro]
             loss = self._loss(part) * (len(part) / size)
@@ -216,6 +317,7 @@ class FineTuner:
             "windows_seen": self.windows_seen,
             "steps": self.steps,
             "rungs": list(self._rungs),
+            "splits": self.splits,
             "settings": self._settings,
             "notes": dict(notes or {}),
         }
@@ -235,6 +337,7 @@ class FineTuner:
         meta = saved.meta
         try:
             seen, steps, notes = meta["windows_seen"], meta["steps"], dict(meta["notes"])
+            splits = [(int(step), int(windows)) for step, windows in meta["splits"]]
             theirs = _identity(meta["settings"], meta["rungs"], seen)
             checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
             self._trainable.load(saved.weights)
@@ -242,7 +345,7 @@ class FineTuner:
             self._random.load(saved.state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ChronotuneError(f"checkpoint {folder} does not fit this training run: {error}") from error
-        self.windows_seen, self.steps = seen, steps
+        self.windows_seen, self.steps, self.splits = seen, steps, splits
         return notes
 
     def export(self, folder: Path) -> None:

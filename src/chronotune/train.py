@@ -52,7 +52,15 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
         windows, score = last[BUDGET], last[OBJECTIVE]
         run.export(windows, draft)
         write_declarations(
-            draft, recipe, point, dataset.panel, name=to.name, windows_seen=windows, score=score, trial=None
+            draft,
+            recipe,
+            point,
+            dataset.panel,
+            name=to.name,
+            windows_seen=windows,
+            score=score,
+            trial=None,
+            splits=last["attributes"]["splits"],
         )
     return Trained(to, windows, score)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import ChronotuneError
+from chronotune.memory import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,13 @@ class Trainable:
         _allow_patches(self.model, self.output_patches)
         self._adapted = _add_adapters(self.model, hyperparameters) if hyperparameters.mode == "lora" else None
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def architecture(self) -> Architecture:
+        """What decides how much memory training takes."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        trained = sum(p.numel() for p in self.parameters.values())
+        return Architecture.of(self.model.config, self.model.chronos_config, parameters, trained)
 
     def merged(self) -> Chronos2Model:
         """A copy on the CPU without adapters that forecasts the same."""
@@ -136,11 +144,21 @@ class OwnRandomness:
         import torch
 
         with torch.random.fork_rng(devices=self._gpus):
-            torch.set_rng_state(self.state["cpu"])
-            for gpu in self._gpus:
-                torch.cuda.set_rng_state(self.state["cuda"], gpu)
+            self.rewind(self.state)
             yield
             self.state = self._current()
+
+    def now(self) -> dict[str, Tensor]:
+        """The state inside a block of `active`."""
+        return self._current()
+
+    def rewind(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a state that `now` gave, inside the same block."""
+        import torch
+
+        torch.set_rng_state(state["cpu"])
+        for gpu in self._gpus:
+            torch.cuda.set_rng_state(state["cuda"], gpu)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a saved state; generators of a kind of device that it lacks stay as seeded."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from chronotune import finetune, forecaster, metrics
+from chronotune import device, finetune, forecaster, metrics
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
@@ -32,6 +32,7 @@ from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import TrialRecord
 
 if TYPE_CHECKING:
+    import torch
     from chronos.chronos2 import Chronos2Model
 
 log = logging.getLogger("chronotune.trial")
@@ -50,8 +51,16 @@ class Assignment:
 class Worker:
     """A process that runs trials one after the other, and keeps the base model between them."""
 
-    def __init__(self, assignment: Assignment, threads: int | None = None) -> None:
+    def __init__(self, assignment: Assignment, threads: int | None = None, neighbours: int = 0) -> None:
+        """Begin with nothing loaded.
+
+        Args:
+            assignment: What all trials share.
+            threads: Of torch; None: what the cluster profile gives a trial.
+            neighbours: Other trials that run on this machine at the same time, and share its memory.
+        """
         self.assignment = assignment
+        self._neighbours = neighbours
         self._threads = threads or assignment.recipe.cluster.cpus_per_trial
         self._base: Chronos2Model | None = None
 
@@ -60,8 +69,15 @@ class Worker:
         """The untouched foundation model, loaded on first use; never trained in place."""
         if self._base is None:
             use_threads(self._threads)
+            device.limit_to_share(_device(), self.share)
             self._base = forecaster.load_model(self.assignment.recipe.model).to(_device())
         return self._base
+
+    @property
+    def share(self) -> float:
+        """Of the device's memory: the trial's fraction of a GPU, or an equal part of the machine's."""
+        gpus = self.assignment.recipe.cluster.gpus_per_trial or 1.0
+        return min(1.0, gpus) if _device().type == "cuda" else 1 / (1 + self._neighbours)
 
     def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
         """Write the plain weights of a trial's checkpoint at `windows_seen` into `folder`."""
@@ -130,6 +146,8 @@ class TrialRun:
             budget_windows=self._recipe.budget.windows,
             rungs=self._recipe.rungs,
             seed=self._recipe.seed,
+            splits=self._recipe.budget.splits or (),
+            available=device.available(_device(), worker.share),
         )
 
     def results(self) -> Iterator[dict[str, Any]]:
@@ -151,8 +169,9 @@ class TrialRun:
         self._tuner.export(folder)
 
     def _advance(self, rung: int) -> dict[str, Any]:
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), device.Busy(self._tuner.device)
         progress = self._tuner.advance(rung)
+        busy_share = busy.share()
         scores = self._worker.score(self._tuner.model, self._point.context_length, self._point.covariates)
         self._seconds += time.perf_counter() - started
         result: dict[str, Any] = {
@@ -163,6 +182,7 @@ class TrialRun:
                 "seconds": round(self._seconds, 3),
                 "steps": self._tuner.steps,
                 "device": str(self._tuner.device),
+                "splits": [list(split) for split in self._tuner.splits],
                 "host": socket.gethostname(),
                 "checkpoint": f"{self._folder.name}/{rung}",
             },
@@ -171,7 +191,11 @@ class TrialRun:
             raise ChronotuneError(f"the validation {self._recipe.objective} after {rung} windows is not finite")
         self._tuner.save(self._folder / str(rung), result)
         self._best = min(self._best, (result[OBJECTIVE], rung))
-        log.info("%d windows, %s %.4f", rung, self._recipe.objective, result[OBJECTIVE])
+        log.info(
+            "%d windows, %s %.4f; %s busy: %s",
+            *(rung, self._recipe.objective, result[OBJECTIVE], self._tuner.device),
+            "unknown" if busy_share is None else f"{busy_share:.0%}",
+        )
         return result
 
     def _restore(self) -> dict[str, Any] | None:
@@ -213,16 +237,18 @@ def _score_of(checkpoint: Path) -> tuple[float, int]:
 class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     """The Ray Tune trainable. Light to set up and to reset, so that a reused worker is never idle."""
 
+    _results: Iterator[dict[str, Any]] | None
+
     def setup(self, config: dict[str, Any], assignment: Assignment | None = None) -> None:
         """Remember what to do; the model is loaded in the first step."""
         assert assignment is not None
-        self._worker = Worker(assignment)
-        self.reset_config(config)
+        self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe))
+        self._config, self._results = config, None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another configuration in the same process."""
-        self._config = new_config
-        self._results: Iterator[dict[str, Any]] | None = None
+        """Take another configuration in the same process, which first frees what the last one held."""
+        self._config, self._results = new_config, None
+        device.release()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -251,11 +277,18 @@ def _reason(error: Exception) -> str:
     return text[0] if isinstance(error, ChronotuneError) and text else f"{type(error).__name__}: {' '.join(text[:1])}"
 
 
-def _device() -> str:
+def _neighbours(recipe: Recipe) -> int:
+    """Other trials that may run on this machine at the same time, by its cores and the profile."""
+    profile = recipe.cluster
+    fit = (os.cpu_count() or 1) // profile.cpus_per_trial
+    return max(1, min(fit, profile.max_concurrent or fit)) - 1
+
+
+def _device() -> torch.device:
     """The GPU that Ray has shown to this process, if any."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def use_threads(count: int) -> None:

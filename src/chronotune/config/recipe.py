@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, Self, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from chronotune.config.base import Breach, Declaration, Name, refuse
 from chronotune.config.cluster import ClusterProfile
@@ -73,6 +73,11 @@ class Budget(Declaration):
     windows: PositiveInt = Field(description="Full budget of a trial; the learning rate reaches 0 here.")
     stop_at: PositiveInt | None = Field(
         None, description="End training here although the schedule is longer; written by export."
+    )
+    splits: list[tuple[NonNegativeInt, PositiveInt]] | None = Field(
+        None,
+        description="At most this many windows are computed at once, each pair: from which optimizer step, how many; "
+        "written by export where memory did not hold search_space.windows at once.",
     )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts.")
     keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
