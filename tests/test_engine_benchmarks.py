@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chronotune.data.batches import collate
 from engine_parts import small_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -73,14 +74,12 @@ def test_outside_is_what_no_part_of_a_step_takes(part: Any, monkeypatch: pytest.
     module, shapes = part("anatomy"), part("against_fit")
     panel = part("readers").steel_measurements().until(2000)
     before = module.outside_share(small_model(), panel, shapes.Shape(2, 1, 64), 1)
-    from chronotune import finetune
 
     def slow(*arguments: Any, **options: Any) -> Any:
         module.time.sleep(0.2)
         return collate(*arguments, **options)
 
-    collate = finetune.collate
-    monkeypatch.setattr(finetune, "collate", slow)
+    monkeypatch.setattr("chronotune.finetune.collate", slow)
     after = module.outside_share(small_model(), panel, shapes.Shape(2, 1, 64), 1)
     assert before < 0.5 < after < 1
 
