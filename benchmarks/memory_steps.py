@@ -4,7 +4,9 @@
     python benchmarks/memory_steps.py lora --limit 1500000000    the same two when the engine is told of a limit
     python benchmarks/memory_steps.py lora --limit 1500000000 --enforced    ... and when it is not, but runs into it
 
-`engine.py` runs it so. Two steps, because the optimizer's state is there from the end of the first on. Linux only.
+`engine.py` runs it so, with MALLOC_MMAP_THRESHOLD_=65536 in the environment: without it glibc keeps what is freed, and
+the peak is that of its gaps too. Two steps, because the optimizer's state is there from the end of the first on.
+Linux only.
 """
 
 from __future__ import annotations
