@@ -181,7 +181,8 @@ def daylight(rng: Rng, clock: Clock) -> Draw:
     length = 0.5 + rng.uniform(0.0, 0.17) * np.sin(season)
     height = np.cos(np.pi * (clock.phase - rng.uniform(0.45, 0.55)) / length)
     up = np.abs(clock.phase - 0.5) < length / 2 + 0.05
-    clear = np.where(up, np.maximum(height, 0.0), 0.0) ** rng.uniform(0.8, 1.7) * (length + 0.5)
+    above = np.where(up, np.maximum(height, 0.0), 0.0) * (length + 0.5)  # of the atmosphere
+    clear = above ** rng.uniform(0.8, 1.7)
     hours = smooth_noise(rng, clock.n, rng.uniform(0.7, 0.98))
     daily = smooth_noise(rng, clock.days, rng.uniform(0.0, 0.8))[clock.day_number]
     cloud = 1.0 / (1.0 + np.exp(-(rng.uniform(0.3, 2.0) * hours + rng.uniform(0.3, 2.0) * daily + rng.normal())))
@@ -189,7 +190,7 @@ def daylight(rng: Rng, clock: Clock) -> Draw:
     if rng.random() < 0.15:
         values = np.minimum(values, rng.uniform(0.5, 0.9) * values.max())
     heat = smooth_noise(rng, clock.n, 0.95) + 2.0 * (clear - clear.mean()) - cloud
-    return Draw(values, known=[clear], observed=[cloud + 0.1 * any_noise(rng, clock.n), heat])
+    return Draw(values, known=[above], observed=[cloud + 0.1 * any_noise(rng, clock.n), heat])
 
 
 def counts(rng: Rng, clock: Clock) -> Draw:
@@ -213,9 +214,9 @@ def free(rng: Rng, clock: Clock) -> Draw:
 
 Family = Callable[[Rng, Clock], Draw]
 SUB_DAILY: tuple[tuple[Family, float], ...] = (
-    (plant, 0.32),
-    (seasonal, 0.33),
-    (daylight, 0.16),
+    (plant, 0.31),
+    (seasonal, 0.31),
+    (daylight, 0.19),
     (counts, 0.06),
     (statistic, 0.04),
     (free, 0.09),

@@ -160,7 +160,7 @@ def driven(rng: Rng, clock: Clock, draw: Draw) -> Group:
 
 def covariates(rng: Rng, clock: Clock, draw: Draw) -> Group:
     """A target with covariates, by one coin each: companions, drivers, calendar, forecasts, proxies, strangers."""
-    target, past, known = draw.values, some(rng, draw.observed, 0.6), some(rng, draw.known, 0.7)
+    target, past, known = draw.values, some(rng, draw.observed, 0.6), some(rng, draw.known, 0.75)
     if rng.random() < 0.3:
         target, driven_past, driven_known = drive(rng, target, clock, strength=log_uniform(rng, 0.2, 2.0))
         past, known = past + driven_past, known + driven_known
@@ -194,9 +194,9 @@ def sample_group(rng: Rng, context: int, horizon: int) -> Group:
     clock = sample_clock(rng, context, horizon)
     draw = mix(rng, clock)
     kind = rng.random()
-    if kind < 0.52:
+    if kind < 0.48:
         group = Group([draw.values], [], [])
-    elif kind < 0.74:
+    elif kind < 0.69:
         group = driven(rng, clock, draw)
     elif kind < 0.95:
         group = covariates(rng, clock, draw)
