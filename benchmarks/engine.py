@@ -11,7 +11,6 @@ What is compared with what: README.md beside this file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -19,11 +18,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import memory_steps
+from command import carry_out
 from readers import steel_measurements
 from sidebyside import ROUNDS, Pair, print_header, print_pair, threads
 
 from chronotune.config.load import load_model
-from chronotune.errors import ChronotuneError
 
 if TYPE_CHECKING:
     from chronos.chronos2.model import Chronos2Model
@@ -64,15 +63,8 @@ QUICK = Sizes((2,), (1, 10), (64,), ((2, 10, 64), 2), ((2, 10, 64), 4_000), ((2,
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
     options = _options().parse_args(arguments)
-    try:
-        with threads(options.threads):
-            results = benchmark(options)
-    except ChronotuneError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if options.json:
-        print(json.dumps(results, indent=2))
-    return 0
+    with threads(options.threads):
+        return carry_out(options, lambda: benchmark(options), lambda results: None)  # printed part by part
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:

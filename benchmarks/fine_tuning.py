@@ -10,7 +10,6 @@ says will fit into the seconds, so the learning rate falls to 0 at their end.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -19,11 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from command import carry_out
+
 from chronotune.config.load import load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.prepare import TrialData, load, trial_data
-from chronotune.errors import ChronotuneError
 from chronotune.finetune import FineTuner
 from chronotune.trial import Assignment, Worker
 
@@ -34,13 +34,7 @@ PROBE_STEPS = 6
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
     options = _options().parse_args(arguments)
-    try:
-        result = benchmark(options)
-    except ChronotuneError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(result, indent=2) if options.json else table(result))
-    return 0
+    return carry_out(options, lambda: benchmark(options), lambda results: print(table(results)))
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,12 +10,12 @@ The library gets the windows as a list of dictionaries, made beforehand. What is
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from command import carry_out
 from evaluation_sets import rolling
 from numpy.typing import NDArray
 from readers import steel_measurements
@@ -23,7 +23,6 @@ from sidebyside import ROUNDS, Pair, alternate, threads
 
 from chronotune.config.load import load_model
 from chronotune.data.panel import Panel, Window
-from chronotune.errors import ChronotuneError
 from chronotune.metrics import QUANTILES
 
 if TYPE_CHECKING:
@@ -36,17 +35,8 @@ QUICK_WINDOWS, QUICK_CONTEXT = 3, 64
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
     options = _options().parse_args(arguments)
-    try:
-        with threads(options.threads):
-            results = benchmark(options)
-    except ChronotuneError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if options.json:
-        print(json.dumps(results, indent=2))
-    else:
-        print_table(results)
-    return 0
+    with threads(options.threads):
+        return carry_out(options, lambda: benchmark(options), print_table)
 
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,6 @@ how the sets were chosen: README.md beside this file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from command import carry_out
 from driven import CONTEXT, HORIZON, SEASON, best_possible, driven
 from evaluation_sets import EvaluationSet, choose, rolling, scales
 
@@ -55,16 +55,8 @@ Judge = Callable[[FloatArray], dict[str, float]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
     options = _options().parse_args(arguments)
-    try:
-        results = benchmark(options, (lambda row: None) if options.json else print_row)
-    except ChronotuneError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if options.json:
-        print(json.dumps(results, indent=2))
-    else:
-        print_summary(results)
-    return 0
+    report = (lambda row: None) if options.json else print_row
+    return carry_out(options, lambda: benchmark(options, report), print_summary)
 
 
 def benchmark(options: argparse.Namespace, report: Report) -> dict[str, Any]:
