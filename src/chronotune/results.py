@@ -165,7 +165,10 @@ def as_dict(reading: Reading) -> dict[str, Any]:
 
 
 def sweeps(root: Path) -> list[dict[str, Any]]:
-    """The sweeps in a folder, oldest first: name, path, state (running, finished, interrupted), trials, best score."""
+    """The sweeps in a folder, oldest first: name, path, state (running, finished, interrupted), trials, score.
+
+    The score is the best trial's; once finalists have decided, the winner's mean over its seeds.
+    """
     found = [journal.parent for journal in sorted(root.glob(f"*/{JOURNAL}"))]
     return [_about(directory) for directory in found]
 

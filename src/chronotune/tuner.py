@@ -166,6 +166,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         self._spent_before = study.attribute(SPENT) or 0.0
         self.failure: str | None = None
         """Why the untouched model could not be scored: without a reference there is no sweep."""
+        self._mind_the_time()  # earlier drivers may have spent it all
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty, as the searcher's: Tune pickles it into a folder that nobody reads."""
@@ -217,6 +218,9 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Propose nothing more once the time is up."""
+        self._mind_the_time()
+
+    def _mind_the_time(self) -> None:
         if self._minutes is not None and self._spent() > self._minutes * 60:
             self._searcher.close()
 
