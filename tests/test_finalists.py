@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Finalists
 from chronotune.finalists import champion, choose, needed, plan, seeds, standings
 from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
 from chronotune.search import BUDGET
 from chronotune.study import JOURNAL, Reading, Study, read
+from chronotune.sweep import as_begun
 from sweep_parts import ask, new_study, result
 
 FULL = 27
@@ -181,6 +184,16 @@ def test_a_sweep_of_an_earlier_version_has_none(tmp_path: Path) -> None:
     assert reading.finalists == ()
     assert champion(reading) is None
     assert as_dict(reading)["finalists"] == []
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_without_them(tmp_path: Path) -> None:
+    """Its recipe does not speak of them, so they cost nothing that it was not meant to cost; every newer one does."""
+    (tmp_path / "new.yaml").write_text(dump_recipe(load_recipe("steel")))
+    assert as_begun(load_recipe(tmp_path / "new.yaml")).finalists.top == 3
+    text, count = re.subn(r"^finalists:.*\n", "", (tmp_path / "new.yaml").read_text(), flags=re.MULTILINE)
+    assert count == 1
+    (tmp_path / "old.yaml").write_text(text)
+    assert as_begun(load_recipe(tmp_path / "old.yaml")).finalists.top == 0
 
 
 def test_three_of_three_by_default() -> None:

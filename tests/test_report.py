@@ -101,12 +101,18 @@ def test_the_finalists_stand_below_the_leaderboard(tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
-    """It goes away at the end, when the final tables are printed."""
+    """With the finalists below, once there are any; it goes away at the end, when the final tables are printed."""
     screen, study = console(terminal=True), some_sweep(tmp_path)
     watch = watcher(screen)
     recipe = small_recipe()
     watch.began(tmp_path, recipe, load(recipe), study.read())
     watch.update(study.read())
+    assert "finalists" not in text_of(screen)
+    second = study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1]})
+    study.repeat(0, 1, into=second)
+    watch.update(study.read())
+    assert "finalists: validation sql" in text_of(screen)
     watch.ended(tmp_path, study.read())
     assert text_of(screen).count("zero-shot") >= 2
 

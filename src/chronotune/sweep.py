@@ -122,7 +122,7 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
     directory = Path(directory).resolve()
     if not (directory / "recipe.yaml").exists():
         raise InputError(f"{directory}: a sweep's folder holds recipe.yaml, but this one does not. See `chronotune ls`")
-    recipe = load_recipe(directory / "recipe.yaml")
+    recipe = as_begun(load_recipe(directory / "recipe.yaml"))
     dataset = load(recipe)
     locate(recipe.model)
     data = trial_data(dataset, recipe)
@@ -135,6 +135,13 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
             preflight(recipe, directory)
             study.note("trials", study.attribute("trials") + more_trials)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
+
+
+def as_begun(recipe: Recipe) -> Recipe:
+    """A sweep's own recipe as it was meant: one written before there were finalists does not name them, and has none."""
+    if "finalists" in recipe.model_fields_set:
+        return recipe
+    return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"top": 0})})
 
 
 class _Sweep:
