@@ -175,6 +175,22 @@ def logs(
 
 
 @app.command()
+def mirror(
+    directory: SweepArgument,
+    to: Annotated[str | None, typer.Option(help="MLflow's address; by default the one of the recipe.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment; by default the one of the recipe.")] = None,
+) -> None:
+    """Write a running, dead or finished sweep to an MLflow server or database; what is there is not written twice.
+
+    Example: `chronotune mirror sweeps/quickstart-20261124-101500 --to http://localhost:5000`
+    """
+    from chronotune.tracking import mirror_again
+
+    report = mirror_again(directory, to, experiment)
+    typer.echo(f"{report.points} new metric values written to {report.uri}")
+
+
+@app.command()
 def evaluate(
     target: Annotated[str, typer.Argument(help="A sweep's folder, or a model's name or preset file.")],
     recipe: Annotated[

@@ -138,7 +138,7 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
 
 
 def as_begun(recipe: Recipe) -> Recipe:
-    """A sweep's own recipe as it was meant: one written before there were finalists does not name them, and has none."""
+    """A sweep's own recipe as it was meant: one from before there were finalists does not name them, and has none."""
     if "finalists" in recipe.model_fields_set:
         return recipe
     return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"top": 0})})

@@ -12,10 +12,10 @@ import pytest
 from tracking_parts import FULL, SECRET, FakeSweep, Store, first_contact, whole_sweep
 
 from chronotune.config.recipe import Tracking
-from chronotune.errors import InputError
+from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import Lease
 from chronotune.study import Result
-from chronotune.tracking import Mirror, MirrorReport, mirror, mirroring
+from chronotune.tracking import Mirror, MirrorReport, mirror, mirror_again, mirroring
 
 
 @pytest.fixture
@@ -246,6 +246,16 @@ def test_long_and_many_values_fit(tmp_path: Path, store: Store) -> None:
     assert len(params["long"]) == 6000
     assert params["odd"] == '{"a b!": 1}'
     assert len(store.runs()["trial 0000"].data.tags["chronotune.reason"]) == 5000
+
+
+def test_any_sweep_can_be_written_to_any_store(tmp_path: Path, store: Store) -> None:
+    """By the command: also one whose recipe names another place, and twice without writing twice."""
+    sweep = whole_sweep(tmp_path / "s", "http://127.0.0.1:9")  # nobody listens there
+    first = mirror_again(sweep.directory, store.uri, "elsewhere")
+    assert first.points > 0
+    assert mirror_again(sweep.directory, store.uri, "elsewhere").points == 0
+    with pytest.raises(ChronotuneError, match=r"127\.0\.0\.1:9 lacks part of this sweep .*chronotune mirror"):
+        mirror_again(sweep.directory)
 
 
 def test_disabled_tracking_does_nothing(tmp_path: Path) -> None:

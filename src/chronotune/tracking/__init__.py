@@ -5,6 +5,6 @@ mlflow), `mirroring` does so from a background thread, `address` says where.
 """
 
 from chronotune.tracking.address import resolve_uri
-from chronotune.tracking.mirroring import Mirror, MirrorReport, mirror
+from chronotune.tracking.mirroring import Mirror, MirrorReport, mirror, mirror_again
 
-__all__ = ["Mirror", "MirrorReport", "mirror", "resolve_uri"]
+__all__ = ["Mirror", "MirrorReport", "mirror", "mirror_again", "resolve_uri"]

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from chronotune.config.recipe import Tracking
+from chronotune.errors import ChronotuneError
 from chronotune.lease import is_alive, read_holder
-from chronotune.study import Reader
+from chronotune.study import Reader, read
 from chronotune.tracking.address import masked, resolve_uri
 from chronotune.tracking.content import SWEEP, artifacts_of, runs_of, sweep_id
 from chronotune.tracking.runs import Runs, prepare_environment, quiet
@@ -56,6 +57,27 @@ def mirror(directory: Path, tracking: Tracking) -> MirrorReport:
     holder = read_holder(directory)
     copier.persist(driven=holder is not None and is_alive(holder))
     return copier.report
+
+
+def mirror_again(directory: Path, uri: str | None = None, experiment: str | None = None) -> MirrorReport:
+    """`mirror` a sweep to where its recipe says, or elsewhere, also when its recipe turned tracking off.
+
+    Args:
+        directory: The sweep's folder.
+        uri: A tracking server or database in place of the recipe's.
+        experiment: An MLflow experiment in place of the recipe's.
+
+    Raises:
+        InputError: `directory` holds no sweep, or the tracking URI is none.
+        ChronotuneError: MLflow did not take everything.
+    """
+    stored = read(directory).attributes["recipe"]["tracking"]
+    wanted = {"uri": uri, "experiment": experiment}
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    report = mirror(directory, Tracking.model_validate({**stored, **changes, "enabled": True}))
+    if report.trouble:
+        raise ChronotuneError(report.trouble)
+    return report
 
 
 class Mirror:
@@ -142,7 +164,7 @@ class _Copier:
         """What was written so far, with a sentence for the user when that is not everything."""
         sentence = (
             f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
-            f"and `chronotune resume {self._directory}` mirrors it again"
+            f"and `chronotune mirror {self._directory}` catches up"
         )
         return MirrorReport(masked(self._uri), self._points, sentence if self._trouble else None)
 

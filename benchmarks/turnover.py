@@ -1,0 +1,242 @@
+"""Trials per hour of a sweep, beside plain Ray Tune and plain Optuna with the same configurations.
+
+    python benchmarks/turnover.py                            24 trials on solar, one seed, all three ways: a table
+    python benchmarks/turnover.py --seeds 0 1 2 3 4 --json   five seeds, one JSON object
+    python benchmarks/turnover.py --recipe steel             longer trials, on the steel plant
+    python benchmarks/turnover.py --quick                    two trials, few windows: to see that it runs
+
+Each way runs in a process of its own, one after the other. What is compared: README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from command import carry_out
+
+from chronotune.config.load import load_recipe
+from chronotune.config.recipe import Recipe
+from chronotune.errors import ChronotuneError
+
+if TYPE_CHECKING:
+    from plain_ways import Task, Trial
+
+TUNING = Path(__file__).parents[1] / "tuning"
+WAYS = ("ours", "plain_ray", "plain_optuna")
+SLOTS = 2
+QUICK = ("budget.trials=2", "budget.windows=24", "early_stopping.grace=8", "search_space.context_length=64")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; the exit code."""
+    options = _options().parse_args(arguments)
+    if options.way:  # in a process of its own
+        print(json.dumps(run_way(options.way, recipe_of(options, options.seeds[0]), Path(options.folder))))
+        return 0
+    return carry_out(options, lambda: benchmark(options), print_table)
+
+
+def benchmark(options: argparse.Namespace) -> dict[str, Any]:
+    """All ways for all seeds.
+
+    Returns:
+        What `--json` prints: `runs` by way, in the order of the seeds; the medians over the seeds of trials per hour,
+        of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
+    for seed in options.seeds:
+        for way in options.ways:
+            runs[way].append(in_own_process(way, seed, options))
+            if not options.json:
+                print(f"seed {seed}, {way}: {runs[way][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
+    rates = {way: median(run["trials"] / run["seconds"] * 3600 for run in runs[way]) for way in runs}
+    others = [way for way in rates if way != "ours"]
+    return {
+        "recipe": options.recipe,
+        "seeds": options.seeds,
+        "trials_per_hour": rates,
+        "trials_per_hour_ratio": {way: rates["ours"] / rates[way] for way in others} if "ours" in rates else {},
+        "busy_share": {way: median(run["busy_share"] for run in runs[way]) for way in runs},
+        "gap": {way: median(run["gap"] for run in runs[way]) for way in runs},
+        "validation": {way: [run["validation"] for run in runs[way]] for way in runs},
+        "test": {way: [run["test"] for run in runs[way]] for way in runs},
+        "peak_bytes": {way: max(run["peak_bytes"] for run in runs[way]) for way in runs},
+        "runs": runs,
+    }
+
+
+def in_own_process(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One way for one seed, with the highest memory of its process tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        quick = ["--quick"] if options.quick else []
+        command = [sys.executable, __file__, "--way", way, "--folder", folder, "--recipe", options.recipe, *quick]
+        command += ["--model", options.model, "--seeds", str(seed)]
+        with (Path(folder) / "stderr").open("w+") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            peak = 0
+            while process.poll() is None:
+                peak = max(peak, memory_of_tree(process.pid))
+                time.sleep(0.25)
+            assert process.stdout is not None
+            lines = process.stdout.read().strip().splitlines()
+            if process.returncode:
+                errors.seek(0)
+                raise ChronotuneError(f"{way} failed: {errors.read()[-2000:]}")
+    return {**json.loads(lines[-1]), "peak_bytes": peak}
+
+
+def memory_of_tree(pid: int) -> int:
+    """Proportional set size of a process and all below it, in bytes: shared pages are counted once."""
+    import psutil
+
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for process in processes:
+        try:
+            total += getattr(process.memory_full_info(), "pss", 0)
+        except psutil.Error:  # it has ended since
+            continue
+    return total
+
+
+def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
+    """The recipe, with given configurations: the random sampler's, which depend on seed and trial number alone."""
+    file = os.environ.get("CHRONOTUNE_STEEL_CSV") if options.recipe == "steel" else None
+    changes = ["budget.trials=24", "search.sampler=random", f"seed={seed}", f"model={options.model}", "cluster=local"]
+    changes.append("finalists.top=0")  # the plain ways have none
+    changes += [f"data.path={file}"] if file else []
+    return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
+
+
+def run_way(way: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """One search, in this process: how long it took, how busy its slots were, and how good its best is on the test."""
+    return _ours(recipe, folder) if way == "ours" else _plain(way, recipe, folder)
+
+
+def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    from chronotune.study import read
+    from chronotune.sweep import run_sweep
+
+    changed = recipe.tracking.model_copy(update={"uri": f"sqlite:///{folder}/mlflow.db"})
+    sweep = run_sweep(recipe.model_copy(update={"tracking": changed}), folder / "sweep")
+    reading = read(sweep)
+    seconds = float(reading.attributes["seconds"])
+    busy = [trial.results[-1].attributes["seconds"] for trial in reading.trials if trial.results]
+    spans = [(trial.ended - trial.started).total_seconds() for trial in reading.trials if trial.ended and trial.started]
+    rows = {row["model"]: row for row in reading.attributes["evaluation"]["rows"]}
+    assert reading.winner is not None
+    assert reading.winner.best is not None
+    return {
+        "seconds": seconds,
+        "trials": len(reading.trials),
+        "busy_share": sum(busy) / (SLOTS * seconds),
+        "gap": median(max(0.0, span - work) for span, work in zip(spans, busy, strict=True)),
+        "validation": reading.winner.best.objective,
+        "test": rows["best"][recipe.objective],
+    }
+
+
+def _plain(way: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    import plain_ways
+
+    from chronotune.data.prepare import load, trial_data
+    from chronotune.forecaster import locate
+
+    dataset = load(recipe)
+    threads = recipe.cluster.cpus_per_trial
+    points = configurations(recipe)
+    task = plain_ways.Task(recipe, trial_data(dataset, recipe), points, str(locate(recipe.model)), threads, SLOTS)
+    trials, seconds = getattr(plain_ways, way)(task, folder)
+    best = min(trials, key=lambda trial: trial.score)
+    slots = 1 if way == "plain_optuna" else SLOTS
+    return {
+        "seconds": seconds,
+        "trials": len(trials),
+        "busy_share": sum(trial.busy for trial in trials) / (slots * seconds),
+        "gap": median(trial.gap for trial in trials),
+        "validation": best.score,
+        "test": _test_score(task, best, dataset),
+    }
+
+
+def configurations(recipe: Recipe) -> tuple[Any, ...]:
+    """Those that our sweep tries under the random sampler."""
+    import optuna
+
+    from chronotune.search import draw, sampler
+
+    study, suggest = optuna.create_study(), draw(recipe.search_space)
+    points = []
+    for number in range(recipe.budget.trials):
+        study.sampler = sampler(recipe.search, recipe.seed, number)
+        points.append(suggest(study.ask()))
+    return tuple(points)
+
+
+def _test_score(task: Task, best: Trial, dataset: Any) -> float:
+    """The objective of the best weights on the test windows, by the same code as for ours."""
+    from chronos import Chronos2Pipeline
+
+    from chronotune import metrics
+    from chronotune.data.prepare import scored_windows, training_scales
+    from chronotune.data.windows import actuals
+    from chronotune.forecaster import predict_windows
+
+    recipe, panel = task.recipe, dataset.panel
+    scales = training_scales(panel, dataset.split, recipe)
+    windows = scored_windows(panel, dataset.split.test_origins, scales, recipe.horizon)
+    forecasts = predict_windows(
+        Chronos2Pipeline.from_pretrained(str(best.weights)).model,
+        panel,
+        windows,
+        context_length=best.point.context_length,
+        horizon=recipe.horizon,
+        covariates=recipe.data.sets[best.point.covariates],
+    )
+    scale = scales[[window.series for window in windows]]
+    return metrics.score(forecasts, actuals(panel, windows, recipe.horizon), scale)[recipe.objective]
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """A line for each way."""
+    print(
+        f"{'':<14}{'trials/h':>10}{'ours is':>9}{'busy':>7}{'gap, s':>8}{'validation':>12}{'test':>8}{'peak, GB':>10}"
+    )
+    for way, rate in results["trials_per_hour"].items():
+        ratio = results["trials_per_hour_ratio"].get(way)
+        print(
+            f"{way:<14}{rate:>10.0f}{f'{ratio:.2f}x' if ratio else '':>9}{results['busy_share'][way]:>7.0%}"
+            f"{results['gap'][way]:>8.2f}{median(results['validation'][way]):>12.4f}"
+            f"{median(results['test'][way]):>8.4f}{results['peak_bytes'][way] / 1e9:>10.2f}"
+        )
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="quickstart", choices=("quickstart", "steel"), help="a recipe of tuning/")
+    parser.add_argument("--model", default="tiny", help="name or path of a model preset")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the search and of every training")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which to run")
+    parser.add_argument("--quick", action="store_true", help="two short trials, no figures to quote")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
