@@ -117,6 +117,7 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     """The recipe, with given configurations: the random sampler's, which depend on seed and trial number alone."""
     file = os.environ.get("CHRONOTUNE_STEEL_CSV") if options.recipe == "steel" else None
     changes = ["budget.trials=24", "search.sampler=random", f"seed={seed}", f"model={options.model}", "cluster=local"]
+    changes.append("finalists.top=0")  # the plain ways have none
     changes += [f"data.path={file}"] if file else []
     return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
 

@@ -54,13 +54,65 @@ def test_a_failure_is_a_line_with_its_reason(tmp_path: Path) -> None:
     assert "trial 0: failed: out of memory" in text_of(pipe)
 
 
+def test_a_finalist_s_training_is_a_line_with_its_seed(tmp_path: Path) -> None:
+    """Its number in its own study is nobody's business."""
+    study = some_sweep(tmp_path)
+    pipe, second = console(), study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1, 2]})
+    watch = watcher(pipe)
+    recipe = small_recipe()
+    watch.began(tmp_path, recipe, load(recipe), study.read())
+    for seed, score in ((1, 0.65), (2, 0.7)):
+        number = study.repeat(0, seed, into=second).number
+        second.record(number, result(27, score))
+        second.finish(number, 27)
+        watch.update(study.read())
+    assert [line for line in text_of(pipe).splitlines() if line.startswith("finalist")] == [
+        "finalist: trial 0 with seed 1: 27/27 windows, 4 steps, 2 s, sql 0.6500, complete [1/2 trainings done]",
+        "finalist: trial 0 with seed 2: 27/27 windows, 4 steps, 2 s, sql 0.7000, complete [2/2 trainings done]",
+    ]
+    assert "then the best 3 again with 3 other seeds" in text_of(pipe)
+
+
+def test_the_finalists_stand_below_the_leaderboard(tmp_path: Path) -> None:
+    """Mean, spread, the score that they were chosen for, and each seed's; the winner is told with what is exported."""
+    study = some_sweep(tmp_path)
+    second = study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1, 2, 3]})
+    for seed, score in ((1, 0.65), (2, 0.7)):
+        number = study.repeat(0, seed, into=second).number
+        second.record(number, result(27, score))
+        second.finish(number, 27)
+    page = console()
+    conclude(page, tmp_path, study.read())
+    head, row = (
+        next(line.split() for line in text_of(page).splitlines() if mark in line) for mark in ("seed 1", "0.7000")
+    )
+    assert "mean sql spread gain in the search seed 1 seed 2 seed 3" in " ".join(head)
+    assert row == ["0", "running", "0.6750", "0.0354", "+15.6%", "0.6000", "0.6500", "0.7000"]
+    assert "wins" not in text_of(page)
+    study.repeat(0, 3, into=second)
+    second.fail(2, "no memory")
+    study.note("winner", {"number": 0, "seed": 2, "score": 0.7, "mean": 0.675, "spread": 0.035355, "seeds": 2})
+    page = console()
+    conclude(page, tmp_path, study.read())
+    assert "trial 0 wins with a mean sql of 0.6750 over 2 seeds, spread 0.0354; exported: seed 2" in text_of(page)
+    assert "failed" in next(line for line in text_of(page).splitlines() if "0.7000" in line).split()[-1]
+
+
 def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
-    """It goes away at the end, when the final tables are printed."""
+    """With the finalists below, once there are any; it goes away at the end, when the final tables are printed."""
     screen, study = console(terminal=True), some_sweep(tmp_path)
     watch = watcher(screen)
     recipe = small_recipe()
     watch.began(tmp_path, recipe, load(recipe), study.read())
     watch.update(study.read())
+    assert "finalists" not in text_of(screen)
+    second = study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1]})
+    study.repeat(0, 1, into=second)
+    watch.update(study.read())
+    assert "finalists: validation sql" in text_of(screen)
     watch.ended(tmp_path, study.read())
     assert text_of(screen).count("zero-shot") >= 2
 

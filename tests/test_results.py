@@ -88,6 +88,37 @@ def test_a_log_ends_with_the_reason(tmp_path: Path) -> None:
         log_of(tmp_path, 4)
 
 
+def test_a_finalist_s_log_is_found_by_its_seed(tmp_path: Path) -> None:
+    """Its number in its own study is nobody's business; a seed that it was not trained with is refused."""
+    study = some_sweep(tmp_path)
+    second = study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1]})
+    second.fail(study.repeat(0, 1, into=second).number, "no memory")
+    (tmp_path / "logs/finalists").mkdir(parents=True)
+    (tmp_path / "logs/finalists/0.log").write_text("3 windows\n")
+    assert log_of(tmp_path, 0, seed=1) == "3 windows\nfailed: no memory\n"
+    with pytest.raises(InputError, match=r"not trained again with seed 4\. Trials and their seeds: 0 with 1"):
+        log_of(tmp_path, 0, seed=4)
+
+
+def test_finalists_are_json(tmp_path: Path) -> None:
+    """From best to worst, each with its seeds, and how much better than zero-shot."""
+    study = some_sweep(tmp_path)
+    second = study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1, 2]})
+    for seed, score in ((1, 0.5), (2, 0.7)):
+        number = study.repeat(0, seed, into=second).number
+        second.record(number, result(27, score))
+        second.finish(number, 27)
+    [row] = json.loads(json.dumps(as_dict(study.read()), allow_nan=False))["finalists"]
+    assert (row["trial"], row["state"], row["searched"]) == (0, "complete", 0.6)
+    assert (row["mean"], row["spread"], row["gain"]) == pytest.approx((0.6, 0.1414, 0.25), abs=1e-4)
+    assert [(r["seed"], r["state"], r["score"], r["windows_seen"]) for r in row["repeats"]] == [
+        (1, "complete", 0.5, 27),
+        (2, "complete", 0.7, 27),
+    ]
+
+
 def test_what_is_no_sweep_is_refused_before_the_question(tmp_path: Path) -> None:
     """Nobody is asked whether to remove a folder that will not be removed."""
     result = CliRunner().invoke(app, ["rm", str(tmp_path)], input="n\n")

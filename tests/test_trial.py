@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from chronotune.config.load import load_recipe
+from chronotune.config.load import load_model, load_recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel, Series
 from chronotune.data.prepare import load, trial_data
@@ -25,7 +25,7 @@ from chronotune.export import write_winner
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.study import Result, TrialRecord
 from chronotune.train import train_recipe
-from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours, prune, result_of
+from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours, prune, prune_all_but, result_of
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, small_recipe
 from sweep_parts import result as any_result
@@ -196,6 +196,15 @@ class TestFineTuneTrial:
         assert "finite" in results[-1]["failed"]
         assert "Traceback" in (tmp_path / "logs/2.log").read_text()
 
+    def test_a_repeat_has_its_own_seed_and_log(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
+        """Beside those of the searched trial with the same number."""
+        searched = trainable.step()
+        trainable.reset_config({"number": 0, "hyperparameters": POINT.model_dump(), "seed": 9})
+        repeated = trainable.step()
+        assert repeated["number"] == searched["number"] == 0
+        assert repeated[OBJECTIVE] != searched[OBJECTIVE]
+        assert "3 windows, sql" in (tmp_path / "logs/finalists/0.log").read_text()
+
     def test_logs_its_progress(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
         """`chronotune logs` reads it."""
         trainable.step()
@@ -256,6 +265,49 @@ def test_a_winner_carries_its_split(worker: Worker, tmp_path: Path, monkeypatch:
     record = TrialRecord(0, "complete", POINT, (Result(**result_of(last)),), None, None, None)
     write_winner(worker, worker.assignment, record, load(worker.assignment.recipe).panel)
     assert load_recipe(tmp_path / "winner" / "recipe.yaml").budget.splits == [(0, 1)]
+
+
+def test_a_finalist_s_repeat_is_a_trial_of_its_own(worker: Worker, tmp_path: Path) -> None:
+    """With another seed it trains another way, beside the trial of the same number, and goes on like one."""
+    searched = list(TrialRun(worker, 0, POINT).results())
+    interrupted = TrialRun(worker, 0, POINT, seed=5).results()
+    before = [next(interrupted), next(interrupted)]
+    repeated = [*before, *list(TrialRun(again(worker), 0, POINT, seed=5).results())[1:]]
+    assert [r[BUDGET] for r in repeated] == [r[BUDGET] for r in searched]
+    assert all(one[OBJECTIVE] != other[OBJECTIVE] for one, other in zip(searched, repeated, strict=True))
+    assert repeated[0]["attributes"]["checkpoint"] == "finalists/0000/3"
+    assert (tmp_path / "checkpoints/finalists/0000/27").is_dir()
+    assert (tmp_path / "checkpoints/0000/27").is_dir()
+
+
+def test_an_exported_repeat_is_trained_again_from_its_recipe(worker: Worker, tmp_path: Path) -> None:
+    """Its seed, its trial, its score; the recipe repeats score and weights to the last digit, and nothing else."""
+    results = [Result(**result_of(r)) for r in TrialRun(worker, 3, POINT, seed=5).results()]
+    record = TrialRecord(3, "complete", POINT, tuple(results), None, None, None, of=7, seed=5)
+    noted = write_winner(worker, worker.assignment, record, load(worker.assignment.recipe).panel)
+    assert (noted["number"], noted["seed"]) == (7, 5)
+    recipe, preset = load_recipe(tmp_path / "winner" / "recipe.yaml"), load_model(tmp_path / "winner")
+    assert preset.provenance is not None
+    assert (preset.provenance.trial, preset.provenance.seed) == (7, 5)
+    assert (recipe.seed, recipe.finalists.top) == (5, 0)
+    trained = train_recipe(recipe, tmp_path / "again")
+    assert trained.score == noted["score"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("winner", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_only_the_wanted_repeats_keep_their_checkpoints(worker: Worker, tmp_path: Path) -> None:
+    """Those of searched trials of the same numbers are not touched."""
+    results = tuple(Result(**result_of(r)) for r in TrialRun(worker, 0, POINT, seed=5).results())
+    next(TrialRun(worker, 0, POINT).results())
+    record = TrialRecord(0, "complete", POINT, results, None, None, None, of=7, seed=5)
+    assert record.best is not None
+    prune_all_but(tmp_path, [record], {0})
+    left = [path.name for path in (tmp_path / "checkpoints/finalists/0000").iterdir()]
+    assert left == [str(record.best.windows_seen)]
+    prune_all_but(tmp_path, [record], set())
+    assert list((tmp_path / "checkpoints/finalists/0000").iterdir()) == []
+    assert (tmp_path / "checkpoints/0000/3").is_dir()
 
 
 def test_neighbours_share_the_machine(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

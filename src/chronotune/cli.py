@@ -109,7 +109,7 @@ def run(
         Path | None, typer.Option("--dir", help="A new folder; by default sweeps/RECIPE-TIME.")
     ] = None,
 ) -> None:
-    """Run a sweep: search, compare the best with zero-shot on the test segment.
+    """Run a sweep: search, train the best again with other seeds, compare the winner with zero-shot.
 
     Example: `chronotune run tuning/quickstart.yaml --set budget.trials=6`
     """
@@ -143,7 +143,7 @@ def resume(
 
 @app.command()
 def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
-    """Show the leaderboard and the evaluation of a running, dead or finished sweep.
+    """Show the leaderboard, the finalists and the evaluation of a running, dead or finished sweep.
 
     Example: `chronotune show sweeps/quickstart-20261124-101500`
     """
@@ -163,6 +163,7 @@ def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
 def logs(
     directory: SweepArgument,
     trial: Annotated[int, typer.Argument(min=0, help="The trial's number (`chronotune show`).")],
+    seed: Annotated[int | None, typer.Option(help="Of a finalist: of which of its trainings.")] = None,
 ) -> None:
     """Show a trial's log, with its traceback if it failed, wherever it ran.
 
@@ -170,7 +171,7 @@ def logs(
     """
     from chronotune.results import log_of
 
-    typer.echo(log_of(directory, trial), nl=False)
+    typer.echo(log_of(directory, trial, seed), nl=False)
 
 
 @app.command()

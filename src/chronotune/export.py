@@ -28,38 +28,51 @@ WEIGHTS = "model.safetensors"
 class Exporter(Protocol):
     """A worker, here or elsewhere, that can write a checkpoint's plain weights."""
 
-    def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
-        """Write the weights of trial `number` at `windows_seen` into `folder`."""
+    def export(
+        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
+    ) -> None:
+        """Write the weights of trial `number` at `windows_seen` into `folder`; with a seed, of a finalist's repeat."""
 
 
 def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, panel: Panel) -> dict[str, Any]:
     """Write `winner/` of a sweep's folder: complete, or as it was before.
 
+    Args:
+        worker: Writes the weights.
+        assignment: What all trials share.
+        best: A searched trial, or a finalist's repeat.
+        panel: All data, for the encodings of categories.
+
     Returns:
-        What the study notes of its winner: number, windows_seen, score, sha256 and bytes of the weights.
+        What the study notes of its winner: number (of the searched trial), windows_seen, score, sha256 and bytes of the
+        weights, and of a finalist's repeat its seed.
     """
     assert best.best is not None
     assert best.hyperparameters is not None
-    folder = assignment.directory / "winner"
+    folder, recipe = assignment.directory / "winner", assignment.recipe
+    number = best.number if best.of is None else best.of
+    if best.seed is not None:
+        recipe = recipe.model_copy(update={"seed": best.seed})
     with appearing(folder) as draft:
-        worker.export(best.number, best.hyperparameters, best.best.windows_seen, draft)
+        worker.export(best.number, best.hyperparameters, best.best.windows_seen, draft, best.seed)
         digest = write_declarations(
             draft,
-            assignment.recipe,
+            recipe,
             best.hyperparameters,
             panel,
-            name=_numbered(assignment.recipe.name, best.number),
+            name=_numbered(recipe.name, number),
             windows_seen=best.best.windows_seen,
             score=best.best.objective,
-            trial=best.number,
+            trial=number,
             splits=best.best.attributes.get("splits", ()),
         )
     return {
-        "number": best.number,
+        "number": number,
         "windows_seen": best.best.windows_seen,
         "score": best.best.objective,
         "sha256": digest,
         "bytes": (folder / WEIGHTS).stat().st_size,
+        **({} if best.seed is None else {"seed": best.seed}),
     }
 
 
@@ -105,6 +118,7 @@ def write_declarations(
             base="@".join(filter(None, [recipe.model.name, recipe.model.revision])),
             recipe=recipe.name,
             trial=trial,
+            seed=recipe.seed,
             windows_seen=windows_seen,
             objective=recipe.objective,
             validation_score=score,
@@ -125,17 +139,19 @@ def pinned(recipe: Recipe) -> Recipe:
 
 
 def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits: Splits = ()) -> Recipe:
-    """The recipe of one configuration: the space holds constants, training ends where this one did.
+    """The recipe of one configuration: the space holds constants, training ends where this one did, none is repeated.
 
     The address of the sweep's tracking stays behind: it belongs to the place, and may hold a secret.
     """
     kept = [(step, windows) for step, windows in splits]
     unsplit = kept in ([], [(0, point.windows)])  # as the space has it
+    finalists = recipe.finalists.model_copy(update={"top": 0})
     changes = {"trials": 1, "stop_at": windows_seen, "splits": None if unsplit else kept}
     budget = recipe.budget.model_copy(update=changes)
     space = recipe.search_space.collapse(point)
     tracking = recipe.tracking.model_copy(update={"uri": None})
-    return recipe.model_copy(update={"budget": budget, "search_space": space, "tracking": tracking})
+    parts = {"budget": budget, "search_space": space, "tracking": tracking, "finalists": finalists}
+    return recipe.model_copy(update=parts)
 
 
 def export_winner(directory: str | Path, to: str | Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
-from chronotune.report import conclude, leaderboard_table, summary
+from chronotune.report import conclude, finalists_table, leaderboard_table, summary
 
 if TYPE_CHECKING:
     from chronotune.config.recipe import Recipe
@@ -26,7 +27,7 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._seen: dict[int, tuple[str, int]] = {}
+        self._seen: dict[tuple[int, int | None], tuple[str, int]] = {}
         self._zero_shot_shown = False
         self.saw_any = False
         """Whether a sweep has begun to be driven."""
@@ -35,18 +36,18 @@ class _Lines:
         """Say what is about to happen; what earlier drivers have done is no news."""
         self.saw_any = True
         self._print(summary(directory, recipe, dataset))
-        self._seen = {trial.number: (trial.state, trial.windows_seen) for trial in reading.trials}
-        if self._seen:
-            self._print(f"goes on with {len(self._seen)} trials done or begun")
+        self._seen = {_key(t): (t.state, t.windows_seen) for t in (*reading.trials, *reading.finalists)}
+        if reading.trials:
+            self._print(f"goes on with {len(reading.trials)} trials done or begun")
 
     def update(self, reading: Reading) -> None:
         """Print what is new."""
         self._zero_shot(reading)
-        for trial in reading.trials:
+        for trial in (*reading.trials, *reading.finalists):
             now = (trial.state, trial.windows_seen)
-            if trial.windows_seen + (trial.state == "failed") and self._seen.get(trial.number) != now:
+            if trial.windows_seen + (trial.state == "failed") and self._seen.get(_key(trial)) != now:
                 self._print(_line(trial, reading))
-            self._seen[trial.number] = now
+            self._seen[_key(trial)] = now
 
     def ended(self, directory: Path, reading: Reading) -> None:
         """Print the tables."""
@@ -66,22 +67,36 @@ class _Lines:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
+def _key(trial: TrialRecord) -> tuple[int, int | None]:
+    """Tells a trial from the others, and from the finalists' repeats, which have numbers of their own."""
+    return trial.number, trial.seed
+
+
 def _line(trial: TrialRecord, reading: Reading) -> str:
     recipe = reading.attributes["recipe"]
     last = trial.results[-1] if trial.results else None
     state = {"pruned": "stopped early", "failed": f"failed: {trial.reason}"}.get(trial.state, trial.state)
-    done = sum(other.state != "running" for other in reading.trials)
+    name, progress = f"trial {trial.number}", f"{_done(reading.trials)}/{reading.attributes['trials']} trials done"
+    if trial.seed is not None:
+        chosen = reading.attributes["finalists"]
+        wanted = len(chosen["trials"]) * len(chosen["seeds"])
+        name = f"finalist: trial {trial.of} with seed {trial.seed}"
+        progress = f"{_done(reading.finalists)}/{wanted} trainings done"
     if last is None:
-        return f"trial {trial.number}: {state}"
+        return f"{name}: {state}"
     return (
-        f"trial {trial.number}: {last.windows_seen}/{recipe['budget']['windows']} windows, "
+        f"{name}: {last.windows_seen}/{recipe['budget']['windows']} windows, "
         f"{last.attributes.get('steps')} steps, {last.attributes.get('seconds', 0):.0f} s, "
-        f"{recipe['objective']} {last.objective:.4f}, {state} [{done}/{reading.attributes['trials']} trials done]"
+        f"{recipe['objective']} {last.objective:.4f}, {state} [{progress}]"
     )
 
 
+def _done(trials: Sequence[TrialRecord]) -> int:
+    return sum(trial.state != "running" for trial in trials)
+
+
 class _Live(_Lines):
-    """A leaderboard that is redrawn in place."""
+    """A leaderboard, later with the finalists below it, that is redrawn in place."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -94,9 +109,10 @@ class _Live(_Lines):
 
     def update(self, reading: Reading) -> None:
         """Redraw."""
-        self._live.update(
-            leaderboard_table(reading, max(5, self._console.height - 8), self._console.width), refresh=True
-        )
+        second = finalists_table(reading)
+        rows = self._console.height - 8 - (0 if second is None else len(reading.attributes["finalists"]["trials"]) + 4)
+        board = leaderboard_table(reading, max(5, rows), self._console.width)
+        self._live.update(board if second is None else Group(board, second), refresh=True)
 
     def ended(self, directory: Path, reading: Reading) -> None:
         """Replace the live table by the final ones."""

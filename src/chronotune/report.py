@@ -53,6 +53,46 @@ def _leaderboard_cells(row: Mapping[str, Any], objective: str) -> dict[str, str]
     }
 
 
+def finalists_table(reading: Reading) -> Group | None:
+    """The finalists from best to worst, a column for each seed; None when there are none."""
+    from chronotune.results import finalists
+
+    rows = finalists(reading)
+    if not rows:
+        return None
+    objective, seeds = reading.attributes["recipe"]["objective"], reading.attributes["finalists"]["seeds"]
+    lines = [_finalist_cells(row, objective, seeds) for row in rows]
+    title = f"finalists: validation {objective} when trained again with other seeds, by their mean"
+    return Group(title, _table(lines, set(), colour_by="state"))
+
+
+def _finalist_cells(row: Mapping[str, Any], objective: str, seeds: Sequence[int]) -> dict[str, str]:
+    scores = {repeat["seed"]: _text(repeat["score"], ".4f") or repeat["state"] for repeat in row["repeats"]}
+    failed = {repeat["seed"] for repeat in row["repeats"] if repeat["state"] == "failed"}
+    return {
+        "trial": str(row["trial"]),
+        "state": row["state"],
+        f"mean {objective}": _text(row["mean"], ".4f"),
+        "spread": _text(row["spread"], ".4f"),
+        "gain": _text(row["gain"], "+.1%"),
+        "in the search": _text(row["searched"], ".4f"),
+        **{f"seed {seed}": "failed" if seed in failed else scores.get(seed, "") for seed in seeds},
+    }
+
+
+def _choice(reading: Reading) -> str:
+    """Which trial won by its mean, and what of it is exported; empty when no finalists decided it."""
+    winner = reading.attributes.get("winner") or {}
+    if "mean" not in winner:
+        return ""
+    count = f"{winner['seeds']} seed{'' if winner['seeds'] == 1 else 's'}"
+    spread = "" if winner["spread"] is None else f", spread {winner['spread']:.4f}"
+    return (
+        f"trial {winner['number']} wins with a mean {reading.attributes['recipe']['objective']} of "
+        f"{winner['mean']:.4f} over {count}{spread}; exported: seed {winner['seed']}, its median"
+    )
+
+
 def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     """Contenders by metric on the test windows."""
     lines = [
@@ -119,19 +159,28 @@ def summary(directory: Path, recipe: Recipe, dataset: Dataset) -> str:
     return (
         f"{recipe.name}: {recipe.budget.trials} trials of {recipe.model.name} on {recipe.data.source}, up to "
         f"{recipe.budget.windows} windows each ({steps[0]}-{steps[-1]} optimizer steps), "
-        f"scored after {', '.join(map(str, recipe.rungs))} windows\n"
+        f"scored after {', '.join(map(str, recipe.rungs))} windows{_repeated(recipe)}\n"
         f"{len(split.validation_origins)} validation origins, {len(split.test_origins)} test origins of "
         f"{recipe.horizon} steps; sweep folder: {display_path(directory)}"
     )
 
 
+def _repeated(recipe: Recipe) -> str:
+    top, seeds = recipe.finalists.top, recipe.finalists.seeds
+    return f"; then the best {top} again with {seeds} other seed{'' if seeds == 1 else 's'}" if top else ""
+
+
 def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10) -> None:
-    """The leaderboard, the evaluation when there is one, and what to do next."""
+    """The leaderboard, finalists and evaluation when there are any, and what to do next."""
     if reading.attributes.get("zero_shot") or reading.trials:
         console.print(leaderboard_table(reading, rows, console.width))
     pruned = sum(trial.state == "pruned" for trial in reading.trials)
     failed = sum(trial.state == "failed" for trial in reading.trials)
     console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
+    if (table := finalists_table(reading)) is not None:
+        console.print(table)
+    if choice := _choice(reading):
+        console.print(choice, highlight=False)
     if evaluation := reading.attributes.get("evaluation"):
         console.print(evaluation_table(evaluation, console.width))
         console.print(_comparison(evaluation, reading.attributes["recipe"]["objective"]), highlight=False)

@@ -1,4 +1,4 @@
-"""Readings of sweeps: leaderboard and learning curves as polars frames, logs, and what lies in a folder."""
+"""Readings of sweeps: leaderboard, finalists and learning curves, logs, and what lies in a folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chronotune.errors import ChronotuneError, InputError
+from chronotune.finalists import Standing, standings
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
-from chronotune.study import JOURNAL, Reading, TrialRecord, read
+from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, read
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,12 +33,51 @@ def leaderboard(sweep: str | Path | Reading) -> pl.DataFrame:
     import polars as pl
 
     reading = sweep if isinstance(sweep, Reading) else read(Path(sweep))
-    zero_shot = reading.zero_shot
-    reference = zero_shot["metrics"][reading.attributes["recipe"]["objective"]] if zero_shot else None
+    zero_shot, reference = reading.zero_shot, _reference(reading)
     trials = sorted(reading.trials, key=lambda trial: (trial.best is None, _score(trial) or 0.0, trial.number))
     rows = [_zero_shot_row(zero_shot, reference)] if zero_shot else []
     rows += [_trial_row(trial, reference) for trial in trials]
     return pl.DataFrame(rows, schema=_schema())
+
+
+def finalists(reading: Reading) -> list[dict[str, Any]]:
+    """The trials that were trained again with other seeds, from best to worst; empty when there are none.
+
+    Returns:
+        For each: trial, state (running, complete, or failed when a repeat failed), mean and spread (sample standard
+        deviation) of the objective over its seeds, gain (of the mean, relative to zero-shot), searched (the score that
+        it was chosen for, with the search's seed), and the repeats: number, seed, state, score, windows_seen (of the
+        score), reason (of a failure).
+    """
+    return [_finalist_row(standing, _reference(reading)) for standing in standings(reading)]
+
+
+def _reference(reading: Reading) -> float | None:
+    """The objective of the untouched model in its best setting."""
+    best = reading.zero_shot
+    return float(best["metrics"][reading.attributes["recipe"]["objective"]]) if best else None
+
+
+def _finalist_row(standing: Standing, reference: float | None) -> dict[str, Any]:
+    return {
+        "trial": standing.trial.number,
+        "state": "running" if not standing.ended else "failed" if standing.failures else "complete",
+        "mean": standing.mean,
+        "gain": 1 - standing.mean / reference if standing.mean is not None and reference else None,
+        "spread": standing.spread,
+        "searched": _score(standing.trial),
+        "repeats": [
+            {
+                "number": repeat.number,
+                "seed": repeat.seed,
+                "state": repeat.state,
+                "score": _score(repeat),
+                "windows_seen": repeat.best.windows_seen if repeat.best else 0,
+                "reason": repeat.reason,
+            }
+            for repeat in standing.repeats
+        ],
+    }
 
 
 def curves(reading: Reading) -> pl.DataFrame:
@@ -118,13 +158,17 @@ def as_dict(reading: Reading) -> dict[str, Any]:
         "recipe": reading.attributes["recipe"],
         "leaderboard": without_nan(leaderboard(reading).to_dicts()),
         "results": without_nan(curves(reading).to_dicts()),
+        "finalists": without_nan(finalists(reading)),
         "winner": reading.attributes.get("winner"),
         "evaluation": without_nan(reading.attributes.get("evaluation")),
     }
 
 
 def sweeps(root: Path) -> list[dict[str, Any]]:
-    """The sweeps in a folder, oldest first: name, path, state (running, finished, interrupted), trials, best score."""
+    """The sweeps in a folder, oldest first: name, path, state (running, finished, interrupted), trials, score.
+
+    The score is the best trial's; once finalists have decided, the winner's mean over its seeds.
+    """
     found = [journal.parent for journal in sorted(root.glob(f"*/{JOURNAL}"))]
     return [_about(directory) for directory in found]
 
@@ -139,26 +183,46 @@ def _about(directory: Path) -> dict[str, Any]:
     running = holder is not None and is_alive(holder)
     state = "running" if running else "finished" if reading.attributes.get("ended") else "interrupted"
     done = sum(trial.state != "running" for trial in reading.trials)
-    score = _score(best) if best else None
+    mean = (reading.attributes.get("winner") or {}).get("mean")  # over seeds: the search's best score is luckier
+    score = mean or (_score(best) if best else None)
     text = f"{state}, {done}/{reading.attributes['trials']} trials"
     if score is not None:
         text += f", best {reading.attributes['recipe']['objective']} {score:.4f}"
     return {**about, "state": state, "trials": done, "score": score, "about": text}
 
 
-def log_of(directory: Path, number: int) -> str:
+def log_of(directory: Path, number: int, seed: int | None = None) -> str:
     """A trial's log, and the reason when it failed.
 
+    Args:
+        directory: The sweep's folder.
+        number: Of the trial.
+        seed: Of its training as a finalist; None: the search's.
+
     Raises:
-        InputError: There is no such sweep or trial.
+        InputError: There is no such sweep, trial or finalist.
     """
-    trials = read(directory).trials
-    if number >= len(trials):
-        raise InputError(f"{directory}: trials are numbered 0 to {len(trials) - 1}, but {number} was asked for")
-    path = directory / "logs" / f"{number}.log"
+    reading = read(directory)
+    if number >= len(reading.trials):
+        raise InputError(f"{directory}: trials are numbered 0 to {len(reading.trials) - 1}, but {number} was asked for")
+    record, name = reading.trials[number], str(number)
+    if seed is not None:
+        record = _repeat(directory, reading, number, seed)
+        name = f"{FINALISTS}/{record.number}"
+    path = directory / "logs" / f"{name}.log"
     text = path.read_text() if path.exists() else ""
-    reason = trials[number].reason
+    reason = record.reason
     return text + (f"failed: {reason}\n" if reason else "") or f"trial {number} has logged nothing\n"
+
+
+def _repeat(directory: Path, reading: Reading, number: int, seed: int) -> TrialRecord:
+    found = {(repeat.of, repeat.seed): repeat for repeat in reading.finalists}
+    if (number, seed) not in found:
+        known = ", ".join(f"{of} with {own}" for of, own in found) or "none"
+        raise InputError(
+            f"{directory}: trial {number} was not trained again with seed {seed}. Trials and their seeds: {known}"
+        )
+    return found[number, seed]
 
 
 def size_of(folder: Path) -> int:

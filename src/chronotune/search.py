@@ -97,8 +97,46 @@ def was_stopped(record: TrialRecord, others: Sequence[TrialRecord], recipe: Reci
     return remember(again, "it", record) == str(TrialScheduler.STOP)
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
-    """Hands the study's trials to Ray Tune, and tells the study how they ended.
+class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
+    """Tells a study how its trials ended. Which are handed to Ray Tune, its children decide."""
+
+    def __init__(self, study: Study, full_budget: int) -> None:
+        super().__init__(metric=OBJECTIVE, mode="min")
+        self._study, self._full_budget = study, full_budget
+        self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
+
+    def close(self) -> None:
+        """Propose nothing new; what runs, or once ran, goes on."""
+
+    def wants_more(self, trials: int) -> bool:
+        """Whether the study wants more trials than this many."""
+        raise NotImplementedError
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the study how a trial ended."""
+        number = self._numbers.pop(trial_id)
+        if number is None:
+            return
+        if error:
+            self._study.fail(number, "its worker died, again and again; see its log")
+        elif result and (reason := result.get("failed")):
+            self._study.fail(number, reason)
+        else:
+            self._study.finish(number, self._full_budget)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Empty: Tune pickles its searcher into a folder that nobody reads, and a study cannot be pickled."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study is the record."""
+
+
+class StudySearcher(RecordedSearcher):
+    """Hands the study's trials to Ray Tune.
 
     The zero-shot model is scored first (it is no trial of the study), then trials that an earlier driver left
     running go on, then new ones are asked for until `wanted` exist.
@@ -107,11 +145,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     def __init__(
         self, study: Study, recipe: Recipe, asha: TrialScheduler, *, wanted: int, slots: Callable[[], int]
     ) -> None:
-        super().__init__(metric=OBJECTIVE, mode="min")
-        self._study, self._recipe, self._asha = study, recipe, asha
+        super().__init__(study, recipe.rungs[-1])
+        self._recipe, self._asha = recipe, asha
         self._wanted, self._slots = wanted, slots
         self._draw = draw(recipe.search_space)
-        self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
         self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
         self._closed = False
@@ -158,25 +195,3 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         return sampler(self._recipe.search, self._recipe.seed, number)
-
-    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study how a trial ended."""
-        number = self._numbers.pop(trial_id)
-        if number is None:
-            return
-        if error:
-            self._study.fail(number, "its worker died, again and again; see its log")
-        elif result and (reason := result.get("failed")):
-            self._study.fail(number, reason)
-        else:
-            self._study.finish(number, self._recipe.rungs[-1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Empty: Tune pickles its searcher into a folder that nobody reads, and a study cannot be pickled."""
-        return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the study is the record."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: the study is the record."""

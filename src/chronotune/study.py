@@ -1,7 +1,8 @@
 """The study contract: one durable Optuna study is the only record of a sweep, everything else is a reading of it.
 
 A trial is one searched configuration. Each of its results is an intermediate value at `windows_seen` plus a user
-attribute with all metrics; at its end it is told the best score that it reached.
+attribute with all metrics; at its end it is told the best score that it reached. The finalists' repeats are trials of a
+second study in the same storage, so that they enter neither the search nor its leaderboard.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from chronotune.errors import InputError
 
 SCHEMA = 1
 JOURNAL = "study.journal"
+FINALISTS = "finalists"
+"""Attribute of a study that has a second one for its finalists, and what is behind the slash of the second's name."""
 _RESULT = "result:"
 
 State: TypeAlias = Literal["running", "complete", "pruned", "failed"]
@@ -64,6 +67,10 @@ class TrialRecord:
     """Why it failed."""
     started: datetime | None
     ended: datetime | None
+    of: int | None = None
+    """Of a finalist's repeat: the number of the searched trial that is trained again."""
+    seed: int | None = None
+    """Of a finalist's repeat: what it is trained with. A searched trial is trained with the recipe's."""
 
     @property
     def best(self) -> Result | None:
@@ -100,6 +107,28 @@ class Study:
         """
         repair(directory)
         return cls(*_load(directory))
+
+    def finalists(self) -> Study:
+        """The study of the finalists' repeats, which is begun when there is none yet."""
+        second = optuna.create_study(
+            study_name=_second_name(self._study.study_name),
+            storage=self._storage,
+            direction=StudyDirection.MINIMIZE,
+            load_if_exists=True,
+        )
+        return Study(self._storage, second)
+
+    def repeat(self, number: int, seed: int, into: Study) -> TrialRecord:
+        """Begin, in the study `into`, the training of trial `number` with another seed: whole or not at all."""
+        searched = self._frozen(number)
+        again = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=searched.params,
+            distributions=searched.distributions,
+            user_attrs={"hyperparameters": searched.user_attrs["hyperparameters"], "of": number, "seed": seed},
+        )
+        into._study.add_trial(again)
+        return into.trials[-1]
 
     def ask(self, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:
         """Create the next trial; `draw` suggests its parameters with `sampler`."""
@@ -164,7 +193,7 @@ class Study:
 
     def read(self) -> Reading:
         """The study as it is now."""
-        return _reading(self._study)
+        return _reading(self._storage, self._study)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._id(number))
@@ -181,6 +210,8 @@ class Reading:
     name: str
     attributes: Mapping[str, Any]
     trials: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...] = ()
+    """The finalists' repeats, by number; `of` and `seed` say what each is."""
 
     @property
     def winner(self) -> TrialRecord | None:
@@ -199,11 +230,11 @@ class Reader:
     """A read-only view of a sweep's study, with its own storage, that may be read while the sweep runs."""
 
     def __init__(self, directory: Path) -> None:
-        self._study = _load(directory)[1]
+        self._storage, self._study = _load(directory)
 
     def read(self) -> Reading:
         """The study as it is now."""
-        return _reading(self._study)
+        return _reading(self._storage, self._study)
 
 
 def read(directory: Path) -> Reading:
@@ -217,8 +248,13 @@ def read(directory: Path) -> Reading:
 
 def winner(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The complete trial with the lowest best score; the earliest on a tie; None when none is complete."""
+    return next(iter(by_score(trials)), None)
+
+
+def by_score(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials from best to worst; of equal ones the earlier first."""
     complete = [trial for trial in trials if trial.state == "complete" and trial.best is not None]
-    return min(complete, key=lambda trial: (_score(trial), trial.number), default=None)
+    return sorted(complete, key=lambda trial: (_score(trial), trial.number))
 
 
 def _score(trial: TrialRecord) -> float:
@@ -251,7 +287,7 @@ def _load(directory: Path) -> tuple[JournalStorage, optuna.Study]:
     if not (directory / JOURNAL).exists():
         raise InputError(f"{directory}: a sweep's folder holds {JOURNAL}, but this one does not. See `chronotune ls`")
     storage = _storage(directory)
-    summaries = storage.get_all_studies()
+    summaries = [study for study in storage.get_all_studies() if not study.study_name.endswith(_second_name(""))]
     if not summaries or "identity" not in summaries[0].user_attrs:
         raise InputError(f"{directory}: the study was never begun. Remove the folder and run the sweep again")
     study = optuna.load_study(study_name=summaries[0].study_name, storage=storage)
@@ -263,9 +299,17 @@ def _load(directory: Path) -> tuple[JournalStorage, optuna.Study]:
     return storage, study
 
 
-def _reading(study: optuna.Study) -> Reading:
-    trials = tuple(_record(frozen) for frozen in study.get_trials(deepcopy=False))
-    return Reading(study.study_name, study.user_attrs, trials)
+def _second_name(name: str) -> str:
+    return f"{name}/{FINALISTS}"
+
+
+def _reading(storage: JournalStorage, study: optuna.Study) -> Reading:
+    attributes, finalists = study.user_attrs, list[FrozenTrial]()
+    if FINALISTS in attributes:
+        second = storage.get_study_id_from_name(_second_name(study.study_name))
+        finalists = storage.get_all_trials(second, deepcopy=False)
+    trials = study.get_trials(deepcopy=False)
+    return Reading(study.study_name, attributes, tuple(map(_record, trials)), tuple(map(_record, finalists)))
 
 
 def _record(frozen: FrozenTrial) -> TrialRecord:
@@ -282,6 +326,8 @@ def _record(frozen: FrozenTrial) -> TrialRecord:
         reason=attributes.get("reason"),
         started=_aware(frozen.datetime_start),
         ended=_aware(frozen.datetime_complete),
+        of=attributes.get("of"),
+        seed=attributes.get("seed"),
     )
 
 

@@ -20,8 +20,10 @@ from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
+from chronotune.finalists import Standing, champion
 from chronotune.forecaster import locate
 from chronotune.lease import Lease
+from chronotune.repeats import run_finalists
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
@@ -120,7 +122,7 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
     directory = Path(directory).resolve()
     if not (directory / "recipe.yaml").exists():
         raise InputError(f"{directory}: a sweep's folder holds recipe.yaml, but this one does not. See `chronotune ls`")
-    recipe = load_recipe(directory / "recipe.yaml")
+    recipe = as_begun(load_recipe(directory / "recipe.yaml"))
     dataset = load(recipe)
     locate(recipe.model)
     data = trial_data(dataset, recipe)
@@ -133,6 +135,13 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
             preflight(recipe, directory)
             study.note("trials", study.attribute("trials") + more_trials)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
+
+
+def as_begun(recipe: Recipe) -> Recipe:
+    """A sweep's own recipe as it was meant: one from before there were finalists does not name them, and has none."""
+    if "finalists" in recipe.model_fields_set:
+        return recipe
+    return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"top": 0})})
 
 
 class _Sweep:
@@ -152,13 +161,14 @@ class _Sweep:
         self.study, self.watcher = study, watcher
 
     def run(self) -> Path:
-        """Search, then name the winner and evaluate it."""
+        """Search, train the finalists again, then name the winner and evaluate it."""
         self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
         with terminated_like_interrupted(), Mirror(self.directory, self.recipe.tracking) as mirror:
             self.study.note("ended", None)
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()
+                run_finalists(self.study, self.assignment, self._on_record)
                 self._conclude()
                 self.study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
             finally:
@@ -177,18 +187,24 @@ class _Sweep:
 
     def _conclude(self) -> None:
         """Export the winner's weights, write its name into the study, and only then open the test segment."""
-        best = winner(self.study.trials)
+        reading = self.study.read()
+        final = champion(reading)
+        if final is None and reading.finalists:
+            log.warning("no training of a finalist reached its full budget; the best trial of the search wins as it is")
+        best = final.median if final else reading.winner
         assert best is not None
         worker = RemoteWorker(self.assignment, threads_of_one_node(self.recipe.cluster))
         if not self._is_written(best):
-            self.study.note("winner", write_winner(worker, self.assignment, best, self.dataset.panel))
+            noted = write_winner(worker, self.assignment, best, self.dataset.panel)
+            self.study.note("winner", {**noted, **(_summary(final) if final else {})})
         prune(self.directory, self.study.trials, self.recipe.budget.keep_checkpoints)
         evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
 
     def _is_written(self, best: TrialRecord) -> bool:
         """Whether an earlier driver has written this winner: its checkpoint may be gone since."""
-        noted = self.study.attribute("winner") or {}
-        same = best.best is not None and (noted.get("number"), noted.get("score")) == (best.number, best.best.objective)
+        noted, number = self.study.attribute("winner") or {}, best.number if best.of is None else best.of
+        same = (noted.get("number"), noted.get("seed")) == (number, best.seed)
+        same = same and best.best is not None and noted["score"] == best.best.objective
         return same and (self.directory / "winner" / WEIGHTS).exists()
 
     def _on_record(self) -> None:
@@ -202,6 +218,11 @@ class _Sweep:
         except (Exception, SystemExit) as error:  # rich exits on a closed pipe; only the record may end a sweep
             self.watcher = None
             log.warning("progress is no longer shown: %r", error)
+
+
+def _summary(final: Standing) -> dict[str, Any]:
+    """What the study notes of a winner beyond the checkpoint: mean and spread over how many seeds."""
+    return {"mean": final.mean, "spread": final.spread, "seeds": len(final.complete)}
 
 
 def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, Any]:

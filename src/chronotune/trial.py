@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from chronotune.data.prepare import TrialData
 from chronotune.data.windows import actuals
 from chronotune.errors import ChronotuneError
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
-from chronotune.study import TrialRecord
+from chronotune.study import FINALISTS, TrialRecord, by_score
 
 if TYPE_CHECKING:
     import torch
@@ -79,9 +79,11 @@ class Worker:
         gpus = self.assignment.recipe.cluster.gpus_per_trial or 1.0
         return min(1.0, gpus) if _device().type == "cuda" else 1 / (1 + self._neighbours)
 
-    def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
-        """Write the plain weights of a trial's checkpoint at `windows_seen` into `folder`."""
-        TrialRun(self, number, point).export(windows_seen, folder)
+    def export(
+        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
+    ) -> None:
+        """Write the plain weights of a `TrialRun`'s checkpoint at `windows_seen` into `folder`."""
+        TrialRun(self, number, point, seed).export(windows_seen, folder)
 
     def predict(
         self,
@@ -129,10 +131,20 @@ class Worker:
 class TrialRun:
     """One configuration on its way from rung to rung, restored from its latest complete checkpoint if it has one."""
 
-    def __init__(self, worker: Worker, number: int, point: Hyperparameters) -> None:
+    def __init__(self, worker: Worker, number: int, point: Hyperparameters, seed: int | None = None) -> None:
+        """Set up, and train nothing yet.
+
+        Args:
+            worker: Whose base model is trained.
+            number: Of the trial in its study.
+            point: What is trained.
+            seed: Of a finalist's repeat, which has a study and checkpoints of its own; None: a searched trial, which is
+                trained with the recipe's seed.
+        """
         self._worker, self._point = worker, point
         self._recipe = worker.assignment.recipe
-        self._folder = worker.assignment.directory / "checkpoints" / f"{number:04d}"
+        self._root = worker.assignment.directory / "checkpoints"
+        self._folder = checkpoint_folder(worker.assignment.directory, number, repeat=seed is not None)
         self._best: tuple[float, int] = (math.inf, 0)  # objective and windows seen
         self._seconds = 0.0
         data = worker.assignment.data
@@ -145,7 +157,7 @@ class TrialRun:
             covariates=self._recipe.data.sets[point.covariates],
             budget_windows=self._recipe.budget.windows,
             rungs=self._recipe.rungs,
-            seed=self._recipe.seed,
+            seed=self._recipe.seed if seed is None else seed,
             splits=self._recipe.budget.splits or (),
             available=device.available(_device(), worker.share),
         )
@@ -184,7 +196,7 @@ class TrialRun:
                 "device": str(self._tuner.device),
                 "splits": [list(split) for split in self._tuner.splits],
                 "host": socket.gethostname(),
-                "checkpoint": f"{self._folder.name}/{rung}",
+                "checkpoint": (self._folder / str(rung)).relative_to(self._root).as_posix(),
             },
         }
         if not math.isfinite(result[OBJECTIVE]):
@@ -220,6 +232,16 @@ class TrialRun:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def checkpoint_folder(directory: Path, number: int, *, repeat: bool) -> Path:
+    """Where a trial's checkpoints are in a sweep's folder; those of finalists' repeats are apart."""
+    return directory / "checkpoints" / (FINALISTS if repeat else "") / f"{number:04d}"
+
+
+def log_name(number: int | None, *, repeat: bool) -> str:
+    """What the log of a trial, of a finalist's repeat or of the zero-shot scores (None) is called."""
+    return ZERO_SHOT if number is None else f"{FINALISTS}/{number}" if repeat else str(number)
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a trial: one that is being written has a name that is no number."""
     return [path for path in folder.glob("*") if path.name.isdigit()]
@@ -253,14 +275,15 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
 
     def step(self) -> dict[str, Any]:
         """The next result, or why there is none: an exception here would only make Ray try the same again."""
-        number = self._config.get("number", ZERO_SHOT)
-        with log_file(self._worker.assignment.directory, number):
+        number = self._config.get("number")
+        name = log_name(number, repeat="seed" in self._config)
+        with log_file(self._worker.assignment.directory, name):
             try:
-                if number == ZERO_SHOT:
+                if number is None:
                     return {ZERO_SHOT: self._worker.zero_shot(), BUDGET: 0, "done": True}
                 result = next(self._run())
             except Exception as error:  # whatever went wrong, the study gets its reason
-                log.exception("%s failed", number)
+                log.exception("%s failed", name)
                 return {"failed": _reason(error), "done": True}
         return {**result, "number": number, "done": result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]}
 
@@ -268,7 +291,8 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         if self._results is None:
             log.info("runs in process %d on %s", os.getpid(), socket.gethostname())
             point = Hyperparameters(**self._config["hyperparameters"])
-            self._results = TrialRun(self._worker, self._config["number"], point).results()
+            run = TrialRun(self._worker, self._config["number"], point, self._config.get("seed"))
+            self._results = run.results()
         return self._results
 
 
@@ -299,9 +323,9 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
-def log_file(directory: Path, number: int | str) -> Iterator[None]:
-    """Send this package's log to `logs/<number>.log` of the sweep's folder, wherever the trial runs."""
-    path = directory / "logs" / f"{number}.log"
+def log_file(directory: Path, name: str) -> Iterator[None]:
+    """Send this package's log to `logs/<name>.log` of the sweep's folder, wherever the trial runs."""
+    path = directory / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -320,13 +344,16 @@ def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:
 
     What stays: for the `keep` best complete trials their best checkpoint, for running trials everything.
     """
-    complete = [trial for trial in trials if trial.state == "complete" and trial.best]
-    ranked = sorted(complete, key=lambda trial: (trial.best.objective if trial.best else math.inf, trial.number))
-    kept = {trial.number: trial.best.windows_seen for trial in ranked[:keep] if trial.best}
+    prune_all_but(directory, trials, {trial.number for trial in by_score(trials)[:keep]})
+
+
+def prune_all_but(directory: Path, trials: Sequence[TrialRecord], kept: Set[int]) -> None:
+    """Delete the checkpoints of trials that have ended, but for the best one of those whose number is in `kept`."""
     for trial in trials:
+        best = str(trial.best.windows_seen) if trial.best and trial.number in kept else None
         if trial.state != "running":
-            for folder in _checkpoints(directory / "checkpoints" / f"{trial.number:04d}"):
-                if kept.get(trial.number) != int(folder.name):
+            for folder in _checkpoints(checkpoint_folder(directory, trial.number, repeat=trial.seed is not None)):
+                if folder.name != best:
                     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from chronotune.cluster import gpus_per_trial, slots
 from chronotune.config.model import ModelPreset
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError
-from chronotune.search import ZERO_SHOT, StudySearcher, scheduler
+from chronotune.search import ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, FineTuneTrial, Worker, log_file, prune, result_of
+from chronotune.trial import Assignment, FineTuneTrial, Worker, log_file, log_name, prune, result_of
 
 log = logging.getLogger("chronotune.tuner")
 
@@ -48,7 +49,39 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     recipe = assignment.recipe
     asha = scheduler(recipe)
     searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
-    recorder = _Recorder(study, searcher, assignment, on_record)
+
+    def tidy() -> None:
+        prune(assignment.directory, study.trials, recipe.budget.keep_checkpoints)
+
+    drive(study, assignment, searcher, asha, on_record, tidy, minutes=recipe.budget.minutes)
+
+
+def drive(
+    study: Study,
+    assignment: Assignment,
+    searcher: RecordedSearcher,
+    asha: TrialScheduler,
+    on_record: Callable[[], None],
+    tidy: Callable[[], None],
+    minutes: float | None = None,
+) -> None:
+    """Let Ray Tune run what `searcher` proposes; returns when that has ended, or `minutes` are over.
+
+    Args:
+        study: Open for writing; what `searcher` hands out are its trials.
+        assignment: What every worker gets, through Ray's object store.
+        searcher: Decides what runs.
+        asha: Decides what is stopped early.
+        on_record: Called after every change of the study.
+        tidy: Called when a trial has ended, to delete the checkpoints that nobody needs any more.
+        minutes: Of the study's drivers together, after which nothing new is proposed.
+
+    Raises:
+        ChronotuneError: The zero-shot model could not be scored, so that nothing has a reference.
+        KeyboardInterrupt: Ctrl-C was pressed; running trials go on at the next call.
+    """
+    recipe = assignment.recipe
+    recorder = _Recorder(study, searcher, assignment, on_record, tidy, minutes)
     # Tune insists on a folder that all nodes see; nothing in it is ever read
     scratch = assignment.directory / ".tune"
     tuner = tune.Tuner(
@@ -104,7 +137,7 @@ def _restore(handler: Any) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def _raise_if_interrupted(study: Study, searcher: StudySearcher) -> None:
+def _raise_if_interrupted(study: Study, searcher: RecordedSearcher) -> None:
     """Tune swallows a Ctrl-C: it returns as if all were done."""
     trials = study.trials
     if any(trial.state == "running" for trial in trials) or searcher.wants_more(len(trials)):
@@ -113,20 +146,27 @@ def _raise_if_interrupted(study: Study, searcher: StudySearcher) -> None:
 
 def _name(trial: Any) -> str:
     number = trial.config.get("number")
-    return "zero-shot" if number is None else f"trial-{number}"
+    return "zero-shot" if number is None else f"{'finalist' if 'seed' in trial.config else 'trial'}-{number}"
 
 
 class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
     """Writes each result into the study. It runs after the scheduler, so the result that stops a trial is seen too."""
 
     def __init__(
-        self, study: Study, searcher: StudySearcher, assignment: Assignment, on_record: Callable[[], None]
+        self,
+        study: Study,
+        searcher: RecordedSearcher,
+        assignment: Assignment,
+        on_record: Callable[[], None],
+        tidy: Callable[[], None],
+        minutes: float | None,
     ) -> None:
-        self._study, self._searcher, self._on_record = study, searcher, on_record
-        self._assignment, self._began = assignment, time.monotonic()
+        self._study, self._searcher, self._on_record, self._tidy = study, searcher, on_record, tidy
+        self._assignment, self._minutes, self._began = assignment, minutes, time.monotonic()
         self._spent_before = study.attribute(SPENT) or 0.0
         self.failure: str | None = None
         """Why the untouched model could not be scored: without a reference there is no sweep."""
+        self._mind_the_time()  # earlier drivers may have spent it all
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty, as the searcher's: Tune pickles it into a folder that nobody reads."""
@@ -145,7 +185,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The searcher has told the study how the trial ended; what it leaves on disk is no longer needed."""
-        prune(self._assignment.directory, self._study.trials, self._assignment.recipe.budget.keep_checkpoints)
+        self._tidy()
         self._study.note(SPENT, round(self._spent(), 1))
         self._on_record()
 
@@ -164,7 +204,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
     def _log_death(self, trial: Any) -> None:
         """What Ray knows of a death, into the trial's log: Ray's own logs go with its session."""
         told = Path(trial.error_file).read_text(errors="replace") if trial.error_file else "nothing is known of it"
-        with log_file(self._assignment.directory, trial.config.get("number", ZERO_SHOT)):
+        name = log_name(trial.config.get("number"), repeat="seed" in trial.config)
+        with log_file(self._assignment.directory, name):
             log.error("its worker died: %s", told.strip())
 
     def _spent(self) -> float:
@@ -177,8 +218,10 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Propose nothing more once the time is up."""
-        minutes = self._assignment.recipe.budget.minutes
-        if minutes is not None and self._spent() > minutes * 60:
+        self._mind_the_time()
+
+    def _mind_the_time(self) -> None:
+        if self._minutes is not None and self._spent() > self._minutes * 60:
             self._searcher.close()
 
 
@@ -190,9 +233,11 @@ class RemoteWorker:
         remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(Worker)
         self._handle = remote.remote(assignment, threads)
 
-    def export(self, number: int, point: Hyperparameters, windows_seen: int, folder: Path) -> None:
+    def export(
+        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
+    ) -> None:
         """`Worker.export`, there."""
-        _get(self._handle.export.remote(number, point, windows_seen, folder))
+        _get(self._handle.export.remote(number, point, windows_seen, folder, seed))
 
     def predict(
         self,

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tracking_parts import SECRET, FakeSweep, Store, first_contact, whole_sweep
+from tracking_parts import FULL, SECRET, FakeSweep, Store, first_contact, whole_sweep
 
 from chronotune.config.recipe import Tracking
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import Lease
+from chronotune.study import Result
 from chronotune.tracking import Mirror, MirrorReport, mirror, mirror_again, mirroring
 
 
@@ -67,6 +68,27 @@ def test_the_parent_sums_up_the_sweep(tmp_path: Path, store: Store) -> None:
         assert {f"chronotune.winner.{key}": value for key, value in told.items()}.items() <= tags.items()
     assert parent.data.tags["chronotune.fingerprint.data"] == "d4ta"
     assert parent.data.tags["chronotune.version"] == "0.1.0"
+
+
+def test_the_finalists_are_children_too(tmp_path: Path, store: Store) -> None:
+    """One for each seed, marked; the winner's run is that of the searched trial."""
+    sweep = whole_sweep(tmp_path / "sweep")
+    second = sweep.study.finalists()
+    sweep.study.note("finalists", {"trials": [3], "seeds": [1, 2]})
+    for seed, score in ((1, 0.5), (2, 0.6)):
+        number = sweep.study.repeat(3, seed, into=second).number
+        second.record(number, Result(FULL, score, {"sql": score}, {"seconds": 10.0}))
+        second.finish(number, FULL)
+    mirror(sweep.directory, store.tracking)
+    runs = store.runs()
+    assert len(runs) == 7
+    repeat = runs["trial 0003, seed 2"]
+    assert repeat.data.metrics["sql"] == 0.6
+    assert (repeat.data.tags["chronotune.finalist"], repeat.data.tags["chronotune.seed"]) == ("3", "2")
+    assert repeat.data.params == runs["trial 0003"].data.params
+    assert "chronotune.winner.number" in runs["trial 0003"].data.tags
+    assert "chronotune.winner.number" not in repeat.data.tags
+    assert mirror(sweep.directory, store.tracking).points == 0
 
 
 def test_a_second_mirror_writes_nothing(tmp_path: Path, store: Store) -> None:

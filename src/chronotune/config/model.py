@@ -34,6 +34,7 @@ class Provenance(Declaration):
     base: str = Field(description="The weights that it was fine-tuned from, with their revision.")
     recipe: str = Field(description="Name of the recipe that trained it.")
     trial: int | None = Field(None, description="Its number in the sweep; null when trained alone.")
+    seed: int | None = Field(None, description="Of this training.")
     windows_seen: PositiveInt = Field(description="Training windows behind these weights.")
     objective: str = Field(description="Metric of the validation score.")
     validation_score: float = Field(description="On the validation origins of that recipe, in original units.")

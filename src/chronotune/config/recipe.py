@@ -79,7 +79,7 @@ class Budget(Declaration):
         description="At most this many windows are computed at once, each pair: from which optimizer step, how many; "
         "written by export where memory did not hold search_space.windows at once.",
     )
-    minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts.")
+    minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts, but finalists.")
     keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
 
     @model_validator(mode="after")
@@ -105,6 +105,17 @@ class SearchConfig(Declaration):
     startup_trials: PositiveInt = Field(8, description="Random trials before TPE begins to learn.")
 
 
+class Finalists(Declaration):
+    """The best trials are trained again with other seeds before one of them wins, so that no luck is exported."""
+
+    top: NonNegativeInt = Field(
+        3, description="Trials to train again at full budget; 0: none, and the best trial wins as it is."
+    )
+    seeds: PositiveInt = Field(
+        3, description="Seeds for each of them: the recipe's seed + 1, + 2, ...; the search's own does not count."
+    )
+
+
 class Tracking(Declaration):
     """The MLflow mirror of the sweep."""
 
@@ -126,6 +137,7 @@ class Recipe(Declaration):
     budget: Budget = Field(description="What the sweep may spend.")
     early_stopping: EarlyStopping = Field(description="When a trial is given up.")
     search: SearchConfig = Field(SearchConfig(), description="How configurations are proposed.")
+    finalists: Finalists = Field(Finalists(), description="How many of the best are trained again, and how often.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
     cluster: ClusterProfile = Field(description="Where the trials run.")

@@ -1,5 +1,7 @@
 """What a sweep looks like in MLflow: one parent run and one child a trial, as values made from a reading of the study.
 
+The finalists' repeats are children too, named and tagged as such.
+
 Every value here is a function of the study alone, times included, so that any number of mirrors write the same thing.
 """
 
@@ -19,7 +21,7 @@ from chronotune.study import Reading, Result, TrialRecord, winner
 from chronotune.tracking.address import masked
 
 SWEEP = "sweep"
-"""Key of the parent run; a child's key is its trial number."""
+"""Key of the parent run; a child's key is its trial number, that of a finalist's repeat `finalist-` and its number."""
 ARTIFACTS = ("recipe.yaml", "evaluation.json", "winner/recipe.yaml", "winner/preset.yaml")
 
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -62,7 +64,7 @@ def sweep_id(reading: Reading) -> str:
 
 
 def runs_of(reading: Reading, directory: Path, driven: bool) -> list[MirroredRun]:
-    """The children by trial number, then the parent: its end is written when all of them are.
+    """The children by trial number, the finalists' repeats, then the parent: its end is written when all of them are.
 
     Args:
         reading: The sweep's study.
@@ -71,7 +73,8 @@ def runs_of(reading: Reading, directory: Path, driven: bool) -> list[MirroredRun
     """
     alive = driven and not reading.attributes.get("ended")
     weights = _weights(reading, directory)
-    return [*(_child(trial, alive, weights) for trial in reading.trials), _parent(reading, alive, weights)]
+    trials = (*reading.trials, *reading.finalists)
+    return [*(_child(trial, alive, weights) for trial in trials), _parent(reading, alive, weights)]
 
 
 def artifacts_of(reading: Reading, directory: Path) -> dict[str, str]:
@@ -91,12 +94,15 @@ def _child(trial: TrialRecord, alive: bool, weights: Mapping[int, Mapping[str, s
         "chronotune.windows_seen": trial.windows_seen,
         "chronotune.device": attributes.get("device"),
         "chronotune.reason": trial.reason,
-        **weights.get(trial.number, {}),
+        "chronotune.finalist": trial.of,
+        "chronotune.seed": trial.seed,
+        **(weights.get(trial.number, {}) if trial.of is None else {}),
     }
+    repeat = "" if trial.of is None else f"finalist-{trial.number}"
     point = trial.hyperparameters.model_dump(exclude_none=True) if trial.hyperparameters else {}
     return MirroredRun(
-        key=str(trial.number),
-        name=f"trial {trial.number:04d}",
+        key=repeat or str(trial.number),
+        name=f"trial {trial.of:04d}, seed {trial.seed}" if repeat else f"trial {trial.number:04d}",
         status=status.get(state, "FINISHED"),
         started=_milliseconds(trial.started),
         ended=None if state == "running" else _milliseconds(_last_sign(trial)),
@@ -119,7 +125,7 @@ def _parent(reading: Reading, alive: bool, weights: Mapping[int, Mapping[str, st
         **{f"chronotune.fingerprint.{key}": value for key, value in identity.items()},
         **{key: value for chosen in weights.values() for key, value in chosen.items()},
     }
-    signs = [moment for trial in reading.trials if (moment := _last_sign(trial))]
+    signs = [moment for trial in (*reading.trials, *reading.finalists) if (moment := _last_sign(trial))]
     started = _started(reading)
     return MirroredRun(
         key=SWEEP,

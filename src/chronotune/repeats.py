@@ -1,0 +1,87 @@
+"""Train the finalists again on Ray Tune: trials of a study of their own, resumed like those of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler
+
+from chronotune.cluster import slots
+from chronotune.finalists import choose, needed, plan, seeds
+from chronotune.search import RecordedSearcher
+from chronotune.study import FINALISTS, Study, TrialRecord
+from chronotune.trial import Assignment, prune_all_but
+from chronotune.tuner import drive
+
+
+def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], None]) -> None:
+    """Choose the finalists, if the recipe wants any, and train what is missing of them; returns when all have ended.
+
+    Args:
+        study: The searched one, open for writing.
+        assignment: What every worker gets.
+        on_record: Called after every change.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the next call goes on.
+    """
+    recipe = assignment.recipe
+    if recipe.finalists.top == 0:
+        return
+    repeats = study.finalists()
+    noted = study.attribute(FINALISTS) or {}
+    chosen = choose(study.trials, recipe.finalists.top, noted.get("trials", ()))
+    wanted = {"trials": chosen, "seeds": noted.get("seeds") or seeds(recipe.seed, recipe.finalists.seeds)}
+    if wanted != noted:
+        study.note(FINALISTS, wanted)
+    searcher = FinalistSearcher(study, repeats, plan(wanted), recipe.rungs[-1], lambda: slots(recipe.cluster))
+    if not searcher.wants_more(len(repeats.trials)):
+        return
+
+    def tidy() -> None:
+        reading = study.read()
+        prune_all_but(assignment.directory, reading.finalists, needed(reading))
+
+    drive(repeats, assignment, searcher, FIFOScheduler(), on_record, tidy)
+
+
+class FinalistSearcher(RecordedSearcher):
+    """Hands out the repeats that an earlier driver left running, then those that are not begun yet."""
+
+    def __init__(
+        self,
+        searched: Study,
+        repeats: Study,
+        wanted: Sequence[tuple[int, int]],
+        full_budget: int,
+        slots: Callable[[], int],
+    ) -> None:
+        super().__init__(repeats, full_budget)
+        self._searched, self._slots = searched, slots
+        begun = {(repeat.of, repeat.seed) for repeat in repeats.trials}
+        self._unfinished = [repeat.number for repeat in repeats.trials if repeat.state == "running"]
+        self._missing = [pair for pair in wanted if pair not in begun]
+
+    def wants_more(self, trials: int) -> bool:
+        """Whether a repeat is left to be handed out."""
+        return bool(self._unfinished or self._missing)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next repeat; None while every slot is taken; FINISHED when all were handed out."""
+        if len(self._numbers) >= self._slots():
+            return None
+        repeat = self._next()
+        if repeat is None:
+            return str(self.FINISHED)
+        assert repeat.hyperparameters is not None
+        self._numbers[trial_id] = repeat.number
+        return {"number": repeat.number, "hyperparameters": repeat.hyperparameters.model_dump(), "seed": repeat.seed}
+
+    def _next(self) -> TrialRecord | None:
+        while self._unfinished:
+            repeat = self._study.trial(self._unfinished.pop(0))
+            if repeat.windows_seen < self._full_budget:
+                return repeat
+            self._study.finish(repeat.number, self._full_budget)
+        return self._searched.repeat(*self._missing.pop(0), into=self._study) if self._missing else None
