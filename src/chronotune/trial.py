@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import logging
 import math
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ray import tune
 
@@ -277,7 +278,10 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         """The next result, or why there is none: an exception here would only make Ray try the same again."""
         number = self._config.get("number")
         name = log_name(number, repeat="seed" in self._config)
-        with log_file(self._worker.assignment.directory, name):
+        with (
+            log_file(self._worker.assignment.directory, name) as file,
+            ended_when_stuck(self._worker.assignment.recipe.budget.stuck_minutes, file),
+        ):
             try:
                 if number is None:
                     return {ZERO_SHOT: self._worker.zero_shot(), BUDGET: 0, "done": True}
@@ -323,8 +327,8 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
-def log_file(directory: Path, name: str) -> Iterator[None]:
-    """Send this package's log to `logs/<name>.log` of the sweep's folder, wherever the trial runs."""
+def log_file(directory: Path, name: str) -> Iterator[TextIO]:
+    """Send this package's log to `logs/<name>.log` of the sweep's folder, wherever the trial runs; the open file."""
     path = directory / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
@@ -333,10 +337,28 @@ def log_file(directory: Path, name: str) -> Iterator[None]:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        yield
+        yield handler.stream
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def ended_when_stuck(minutes: float | None, log_to: TextIO) -> Iterator[None]:
+    """End this process when the block takes longer, whatever it does, also in native code that holds the interpreter.
+
+    Args:
+        minutes: Of wall time; None: for ever.
+        log_to: Gets the stack of every thread before the end.
+    """
+    if minutes is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(60 * minutes, exit=True, file=log_to)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from chronotune.study import JOURNAL, read
 
 HERE = Path(__file__).parent
-SETTINGS = ("budget.trials=4", "tracking.enabled=true")
+SETTINGS = ("budget.trials=4", "budget.stuck_minutes=0.5", "tracking.enabled=true")
 """Of the smoke recipe, beside the number of trials side by side."""
 
 
@@ -56,6 +56,7 @@ MOMENTS = {
     ),
     "checkpoint": Moment("driver, inside a worker's checkpoint write", "chronotune.checkpoint", "sha256", 3),
     "worker": Moment("worker, in mid-step, twice", "chronotune.finetune", "FineTuner._loss", 6, "self", 2),
+    "hang": Moment("worker hangs in native code", "chronotune.finetune", "FineTuner._loss", 6, "hang"),
     "writer": Moment("worker, inside a checkpoint write", "chronotune.checkpoint", "sha256", 3, "self"),
 }
 

@@ -80,6 +80,11 @@ class Budget(Declaration):
         "written by export where memory did not hold search_space.windows at once.",
     )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts, but finalists.")
+    stuck_minutes: PositiveFloat | None = Field(
+        240.0,
+        description="A worker without a result for so long is taken for stuck: its process ends, and its trial goes on "
+        "from its last checkpoint in another, twice at most. null: it is waited for.",
+    )
     keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
 
     @model_validator(mode="after")

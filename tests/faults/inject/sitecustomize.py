@@ -1,12 +1,14 @@
 """Ends processes of a sweep at a named moment. Python imports this in every process that has its folder on its path.
 
 CHRONOTUNE_FAULT says where: a JSON object with `module` and `name` of a function, `call` (which one, from 1), `ends`
-("driver", or "self" for the process that calls), `times` (how often in the life of the sweep) and `marks`, a folder.
-The process dies by SIGKILL, before the function does anything.
+("driver", "self" for the process that calls, or "hang": it stays in native code), `times` (how often in the life of
+the sweep) and `marks`, a folder.
+A process dies by SIGKILL, before the function does anything.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.abc
 import importlib.machinery
 import json
@@ -54,6 +56,8 @@ def _patch(module: ModuleType) -> None:
 
     def fatal(*arguments: Any, **named: Any) -> Any:
         if next(calls) == FAULT["call"] and _is_due():
+            if FAULT["ends"] == "hang":
+                ctypes.PyDLL(None).sleep(10**6)  # holds the interpreter's lock
             os.kill(int(os.environ[DRIVER]) if FAULT["ends"] == "driver" else os.getpid(), signal.SIGKILL)
         return original(*arguments, **named)
 
