@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Predict: TypeAlias = Callable[[ModelPreset, Panel, Sequence[Window], int, Sequence[str]], FloatArray]
-"""Quantile forecasts (windows, 9, horizon) of a model, in this process or on a worker: `Worker.predict`."""
+"""Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), in this process or on a worker: `Worker.predict`."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _score(contenders: Sequence[Contender], dataset: Dataset, recipe: Recipe, pr
     windows = scored_windows(panel, dataset.split.test_origins, by_series, horizon)
     actual, scales = actuals(panel, windows, horizon), by_series[[window.series for window in windows]]
     rows = [
-        {**about, **metrics.without_nan(metrics.score(predictions, actual, scales))}
+        {**about, **metrics.without_nan(metrics.score(predictions, actual, scales, metrics.EVALUATION_LEVELS))}
         for about, predictions in _forecasts(contenders, panel, windows, recipe, predict)
     ]
     origins = dataset.split.test_origins
@@ -198,7 +198,12 @@ def _forecasts(
 ) -> Iterator[tuple[dict[str, Any], FloatArray]]:
     for season in recipe.data.seasons:
         about = {"model": f"seasonal naive ({season})", "context_length": season, "covariates": "none"}
-        yield about, baselines.seasonal_naive(panel, windows, horizon=recipe.horizon, season=season)
+        yield (
+            about,
+            baselines.seasonal_naive(
+                panel, windows, horizon=recipe.horizon, season=season, levels=metrics.EVALUATION_LEVELS
+            ),
+        )
     for one in contenders:
         about = {"model": one.name, "context_length": one.context_length, "covariates": one.covariate_set}
         yield about, predict(one.preset, panel, windows, one.context_length, one.covariates)
