@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.recipe config.space",
-    "pure": "data data.* metrics segments significance verdict memory catalog lease config.lines config.faults "
+    "pure": "data data.* metrics segments significance verdict scoring memory catalog lease config.lines config.faults "
     "config.resolve config.load",
     "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained search study trainable "
     "tracking.*",

@@ -9,7 +9,7 @@ import pytest
 
 from chronotune.data.panel import Panel, Series, Window
 from chronotune.metrics import score
-from chronotune.segments import by_segment, by_step, calendar, series_labels
+from chronotune.segments import by_segment, by_series, by_step, calendar
 
 NAN = float("nan")
 RNG = np.random.default_rng(3)
@@ -76,8 +76,9 @@ def test_calendar_has_only_what_varies(step: timedelta, kinds: set[str]) -> None
     assert calendar(panel_of(step, 0), [Window(0, 3)], 2).keys() == kinds
 
 
-def test_series_are_labelled_by_their_id() -> None:
-    """In the panel's order."""
-    labels, order = series_labels(panel_of(timedelta(hours=1), 0, 0), [Window(1, 5), Window(0, 5)], 2)
-    assert labels.tolist() == [["s1", "s1"], ["s0", "s0"]]
-    assert list(order) == ["s0", "s1"]
+def test_by_series_is_the_score_of_its_windows() -> None:
+    """In the panel's order; a series without a window is left out."""
+    table = by_series(FORECAST, ACTUAL, SCALES, np.array([2, 0, 2]), ["a", "b", "c"])
+    assert [(row["segment"], row["observed"]) for row in table] == [("a", 3), ("c", 8)]
+    wanted = score(FORECAST[[0, 2]], ACTUAL[[0, 2]], SCALES[[0, 2]])
+    assert {name: table[1][name] for name in wanted} == wanted

@@ -93,7 +93,30 @@ def _minutes(panel: Panel, windows: Sequence[Window], horizon: int) -> NDArray[n
     return np.asarray((np.datetime64(panel.start, "us") + steps).astype("datetime64[m]").astype(np.int64))
 
 
-def series_labels(panel: Panel, windows: Sequence[Window], horizon: int) -> tuple[NDArray[Any], Iterable[Any]]:
-    """The id of each window's series at each of its steps, shape (windows, horizon), and their order in the panel."""
-    names = np.array([panel.series[window.series].id for window in windows], dtype=object)
-    return np.repeat(names[:, None], horizon, axis=1), [series.id for series in panel.series]
+def by_series(
+    predictions: Floats,
+    actual: Floats,
+    scales: Floats,
+    series: NDArray[np.int64],
+    names: Sequence[str],
+    levels: Sequence[float] = QUANTILES,
+) -> list[dict[str, Any]]:
+    """All metrics of each series of a panel.
+
+    Args:
+        predictions: Shape (windows, levels, horizon).
+        actual: Shape (windows, horizon), NaN where missing.
+        scales: Shape (windows,), as for `metrics.score`.
+        series: Shape (windows,), the number of each window's series.
+        names: Of all series, by number.
+        levels: Of the quantiles.
+
+    Returns:
+        As `by_segment`, for each series that has a window, in the order of the panel.
+    """
+    rows = []
+    for number in np.unique(series):
+        mine = np.flatnonzero(series == number)
+        about = {"segment": names[number], "observed": int(np.isfinite(actual[mine]).sum())}
+        rows.append({**about, **score(predictions[mine], actual[mine], scales[mine], levels)})
+    return rows

@@ -105,6 +105,14 @@ class SearchConfig(Declaration):
     startup_trials: PositiveInt = Field(8, description="Random trials before TPE begins to learn.")
 
 
+class EvaluationConfig(Declaration):
+    """What the winner is compared with on the test windows, and how it is looked at."""
+
+    segments: list[str] = Field(
+        default_factory=list, description="Columns by whose values errors are told apart; they need no role."
+    )
+
+
 class Tracking(Declaration):
     """The MLflow mirror of the sweep."""
 
@@ -126,6 +134,7 @@ class Recipe(Declaration):
     budget: Budget = Field(description="What the sweep may spend.")
     early_stopping: EarlyStopping = Field(description="When a trial is given up.")
     search: SearchConfig = Field(SearchConfig(), description="How configurations are proposed.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The comparison on the test windows.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
     cluster: ClusterProfile = Field(description="Where the trials run.")
