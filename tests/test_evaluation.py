@@ -88,9 +88,12 @@ def test_a_panel_gets_its_series_counted_and_few_days_no_verdict(tmp_path: Path)
     frame.with_columns(shift=pl.when(pl.col("time").dt.hour() < 8).then(pl.lit("night"))).write_csv(path)
     space: dict[str, Any] = {"learning_rate": 1e-4, "windows": 4, "context_length": 48}
     data = {**DATA, "path": str(path)}
-    recipe = small_recipe(data=data, search_space=space, evaluation={"segments": ["shift"]})
+    recipe = small_recipe(data=data, search_space=space, evaluation={"trees": True, "segments": ["shift"]})
     evaluation, tables = _score([_contender(ZERO_SHOT, 4), _contender(BEST, 2)], load(recipe), recipe, _wrong_by)
     assert evaluation["verdict"]["decision"] == "not enough test windows"
     assert (evaluation["verdict"]["days"], evaluation["verdict"]["by_series"]["series"]) == (4, 2)
     best = [row for row in tables["shift"] if row["model"] == BEST]
     assert [(row["segment"], row["observed"]) for row in best] == [("night", 4 * 2 * 8)]
+    rows = {row["model"]: row for row in evaluation["rows"]}
+    assert rows["boosted trees"]["context_length"] is None
+    assert 0 < rows["boosted trees"]["sql"] < rows["seasonal naive (24)"]["sql"] + 1

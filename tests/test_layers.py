@@ -17,7 +17,7 @@ LAYERS = {
     "pure": "data data.* metrics segments significance verdict scoring memory catalog lease config.lines config.faults "
     "config.resolve config.load",
     "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained search study trainable "
-    "tracking.*",
+    "trees tracking.*",
     "story": "evaluation export results serving sweep train trial tuner",
     "faces": "__init__ __main__ cli progress report",
 }
@@ -46,7 +46,7 @@ IMPORTERS = {
     "transformers": "pretrained",
     "peft": "trainable",
     "safetensors": "checkpoint pretrained",
-    "sklearn": "baselines",
+    "sklearn": "trees",
     "polars": "data.* evaluation results serving",
     "yaml": "config.*",
     "typer": "cli",

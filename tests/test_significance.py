@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import t as student
 
 from chronotune.significance import MIN_BLOCKS, _t, block_length, by_day, compare, draws
+
+student = pytest.importorskip("scipy.stats").t
+"""scikit-learn brings scipy."""
 
 
 def autoregressive(random: np.random.Generator, days: int, memory: float) -> np.ndarray[Any, Any]:
@@ -109,7 +111,7 @@ def test_draws_are_blocks_of_neighbours() -> None:
 
 def test_few_days_are_not_enough() -> None:
     """Counted in blocks."""
-    up_and_down = 5 + np.arange(MIN_BLOCKS) % 2
+    up_and_down = 5.0 + np.arange(MIN_BLOCKS) % 2
     assert compare(up_and_down, np.full(MIN_BLOCKS, 10.0)).is_enough
     assert not compare(up_and_down[1:], np.full(MIN_BLOCKS - 1, 10.0)).is_enough
     assert not compare(*losses(5 * MIN_BLOCKS - 1, 0.5), shortest=5).is_enough

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from chronotune import baselines
+from chronotune import baselines, trees
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, load, trial_data
+from chronotune.data.prepare import Dataset, load, training_scales, trial_data
 from chronotune.errors import InputError
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
@@ -191,7 +191,7 @@ def _score(
     rows: list[dict[str, Any]] = []
     losses: dict[str, FloatArray] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
-    for about, predictions in _forecasts(contenders, ruler.panel, ruler.windows, recipe, predict):
+    for about, predictions in _forecasts(contenders, dataset, ruler.windows, recipe, predict):
         rows.append({**about, **without_nan(ruler.score(predictions))})
         losses[about["model"]] = ruler.losses(predictions)
         tables = merged(tables, without_nan(ruler.tables(predictions)), about)
@@ -210,14 +210,29 @@ def _score(
 
 
 def _forecasts(
-    contenders: Sequence[Contender], panel: Panel, windows: Sequence[Window], recipe: Recipe, predict: Predict
+    contenders: Sequence[Contender], dataset: Dataset, windows: Sequence[Window], recipe: Recipe, predict: Predict
 ) -> Iterator[tuple[dict[str, Any], FloatArray]]:
+    panel, horizon, levels = dataset.panel, recipe.horizon, EVALUATION_LEVELS
     for season in recipe.data.seasons:
         about = {"model": f"seasonal naive ({season})", "context_length": season, "covariates": "none"}
-        yield (
-            about,
-            baselines.seasonal_naive(panel, windows, horizon=recipe.horizon, season=season, levels=EVALUATION_LEVELS),
-        )
+        yield about, baselines.seasonal_naive(panel, windows, horizon=horizon, season=season, levels=levels)
+    if recipe.evaluation.trees:
+        yield {"model": "boosted trees", "context_length": None, "covariates": "all"}, _trees(dataset, windows, recipe)
     for one in contenders:
         about = {"model": one.name, "context_length": one.context_length, "covariates": one.covariate_set}
         yield about, predict(one.preset, panel, windows, one.context_length, one.covariates)
+
+
+def _trees(dataset: Dataset, windows: Sequence[Window], recipe: Recipe) -> FloatArray:
+    """Fitted on training and validation: nothing of the trees is chosen on validation, so a user would use it too."""
+    return trees.forecast(
+        dataset.panel,
+        windows,
+        end=dataset.split.test_start,
+        horizon=recipe.horizon,
+        stride=recipe.stride,
+        seasons=recipe.data.seasons,
+        scales=training_scales(dataset.panel, dataset.split, recipe),
+        levels=EVALUATION_LEVELS,
+        seed=recipe.seed,
+    )

@@ -58,7 +58,7 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     lines = [
         {
             "model": row["model"],
-            "context": str(row["context_length"]),
+            "context": _text(row["context_length"]),
             "covariates": row["covariates"],
             **{metric: _text(row[metric], ".4g") for metric in METRICS},
         }

@@ -108,6 +108,7 @@ class SearchConfig(Declaration):
 class EvaluationConfig(Declaration):
     """What the winner is compared with on the test windows, and how it is looked at."""
 
+    trees: bool = Field(True, description="Also fit and score boosted trees, the baseline that is hardest to beat.")
     segments: list[str] = Field(
         default_factory=list, description="Columns by whose values errors are told apart; they need no role."
     )
