@@ -11,7 +11,7 @@ import pytest
 from chronotune.data.panel import Panel, Window
 from chronotune.errors import ChronotuneError
 from chronotune.forecaster import predict_windows
-from chronotune.metrics import QUANTILES
+from chronotune.metrics import EVALUATION_LEVELS, QUANTILES
 from engine_parts import ALL, CONTEXT, HORIZON, KNOWN, PAST_ONLY, WINDOWS, small_model, small_panel
 
 
@@ -121,3 +121,13 @@ def test_too_long_a_context_is_refused() -> None:
     """The library would cut it; we say so."""
     with pytest.raises(ChronotuneError, match=r"context_length must not exceed the 128 steps .* but is 129"):
         predict_windows(small_model(), small_panel(), WINDOWS, context_length=129, horizon=5, covariates=())
+
+
+def test_other_levels_of_the_same_forecast() -> None:
+    """The final evaluation asks for more of the model's own quantiles; those of the nine stay the same."""
+    arguments: dict[str, Any] = {"context_length": CONTEXT, "horizon": HORIZON, "covariates": ALL}
+    model = small_model()
+    nine = predict_windows(model, small_panel(), WINDOWS, **arguments)
+    more = predict_windows(model, small_panel(), WINDOWS, **arguments, levels=EVALUATION_LEVELS)
+    assert more.shape == (len(WINDOWS), len(EVALUATION_LEVELS), HORIZON)
+    np.testing.assert_array_equal(more[:, [EVALUATION_LEVELS.index(level) for level in QUANTILES]], nine)

@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.recipe config.space",
-    "pure": "data data.* metrics memory catalog lease config.lines config.faults config.resolve config.load",
+    "pure": "data data.* metrics segments significance verdict scoring memory catalog lease config.lines config.faults "
+    "config.resolve config.load",
     "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained search study trainable "
-    "tracking.*",
+    "trees tracking.*",
     "story": "evaluation export finalists repeats results serving sweep train trial tuner",
     "faces": "__init__ __main__ cli progress report",
 }
@@ -45,7 +46,7 @@ IMPORTERS = {
     "transformers": "pretrained",
     "peft": "trainable",
     "safetensors": "checkpoint pretrained",
-    "sklearn": "baselines",
+    "sklearn": "trees",
     "polars": "data.* evaluation results serving",
     "yaml": "config.*",
     "typer": "cli",

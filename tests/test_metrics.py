@@ -1,9 +1,21 @@
 """The scores against numbers worked out by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from chronotune.metrics import QUANTILES, last_value_r2, score, seasonal_scale, without_nan
+from chronotune.metrics import (
+    EVALUATION_LEVELS,
+    INTERVALS,
+    QUANTILES,
+    additive_losses,
+    last_value_r2,
+    score,
+    seasonal_scale,
+    without_nan,
+)
 
 NAN = float("nan")
 
@@ -31,6 +43,53 @@ def test_quantile_scores_of_a_point_forecast_equal_its_absolute_error() -> None:
     got = score(point([1.0, 2.0], [2.0, 1.0]), actual, np.array([1.0, 2.0]))
     assert got["sql"] == pytest.approx(got["mase"])
     assert got["wql"] == pytest.approx((1 + 1 + 2 + 0) / (2 + 1 + 4 + 1))
+
+
+def test_the_scores_are_those_of_fev() -> None:
+    """To 1e-9, on an example whose scores fev 0.10.0 computed (tools/fev_example.py)."""
+    example = json.loads((Path(__file__).parent / "fev_example.json").read_text())
+    scales = np.array([seasonal_scale(np.array(past), example["season"]) for past in example["past"]])
+    got = score(np.array(example["quantiles"]), np.array(example["actual"]), scales)
+    assert len(example["scores"]) == 7
+    for name, theirs in example["scores"].items():
+        assert got[name] == pytest.approx(theirs, rel=1e-9), name
+
+
+def test_coverage_by_hand() -> None:
+    """Quantiles 5, 10, 20, ... 95 as their own values: 10 is inside 80% and 90%, 7 inside 90%, 50 inside all."""
+    forecast = np.array(EVALUATION_LEVELS)[None, :, None].repeat(4, axis=2) * 100
+    got = score(forecast, np.array([[10.0, 7.0, 50.0, NAN]]), np.ones(1), EVALUATION_LEVELS)
+    assert [got[f"coverage{percent}"] for percent in INTERVALS] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_levels_beyond_the_nine_change_no_score() -> None:
+    """SQL and WQL average over the nine; only the coverage of more intervals is added."""
+    rng = np.random.default_rng(0)
+    forecast = np.sort(rng.normal(size=(4, len(EVALUATION_LEVELS), 6)), axis=1)
+    actual, scales = rng.normal(size=(4, 6)), np.array([1.0, 2.0, 3.0, 4.0])
+    more = score(forecast, actual, scales, EVALUATION_LEVELS)
+    fewer = score(forecast[:, [EVALUATION_LEVELS.index(q) for q in QUANTILES]], actual, scales)
+    assert more.keys() - fewer.keys() == {"coverage50", "coverage90"}
+    assert {name: more[name] for name in fewer} == fewer
+
+
+def test_wape_by_hand() -> None:
+    """Errors 1 and 1 of 10 and 0, pooled."""
+    assert score(point([9.0], [1.0]), np.array([[10.0], [0.0]]), np.ones(2))["wape"] == pytest.approx(2 / 10)
+
+
+@pytest.mark.parametrize("objective", ["sql", "wql", "mase", "mae", "rmse"])
+def test_sums_over_windows_have_the_ratio_of_the_scores(objective: str) -> None:
+    """Also with missing steps and windows, and scales that differ."""
+    rng = np.random.default_rng(1)
+    actual, scales = rng.normal(size=(5, 4)), rng.uniform(1, 9, 5)
+    actual[0, 2:], actual[3] = NAN, NAN
+    one, other = (np.sort(rng.normal(0, spread, (5, 9, 4)), axis=1) for spread in (1, 2))
+    sums = [additive_losses(forecast, actual, scales, objective) for forecast in (one, other)]
+    assert sums[0][3] == 0.0
+    ratio = sums[0].sum() / sums[1].sum()
+    scores = [score(forecast, actual, scales)[objective] for forecast in (one, other)]
+    assert ratio ** (0.5 if objective == "rmse" else 1) == pytest.approx(scores[0] / scores[1])
 
 
 def test_quantile_forecast_by_hand() -> None:
@@ -63,7 +122,7 @@ def test_wql_is_pooled() -> None:
 def test_non_finite_forecasts_are_not_hidden() -> None:
     """A NaN forecast of an observed step makes every error NaN."""
     got = score(point([NAN, 1.0]), np.array([[1.0, 2.0]]), np.ones(1))
-    assert all(np.isnan(got[name]) for name in ("sql", "wql", "mase", "mae", "rmse", "r2", "mape"))
+    assert all(np.isnan(got[name]) for name in ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "wape"))
 
 
 @pytest.mark.filterwarnings("error")

@@ -10,6 +10,7 @@ from rich.console import Console
 from chronotune.data.prepare import load
 from chronotune.progress import watcher
 from chronotune.report import conclude, evaluation_table
+from chronotune.results import sweeps
 from sweep_parts import ask, new_study, result, small_recipe
 from test_results import some_sweep
 
@@ -132,6 +133,7 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
         "first_origin": "2023-10-20",
         "last_origin": "2023-12-31",
         "test_openings": 1,
+        "verdict": {"decision": "keep zero-shot", "sentence": "keep zero-shot, best is not shown to be better"},
     }
     study.note("evaluation", evaluation)
     study.note("ended", "now")
@@ -139,5 +141,8 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     conclude(page, tmp_path, study.read())
     assert "chronotune export" in text_of(page)
     assert "opened 1 time" in text_of(page)
-    page.print(evaluation_table({**evaluation, "test_openings": 2}))
+    assert "verdict: keep zero-shot, best is not shown to be better" in text_of(page)
+    [about] = [one["about"] for one in sweeps(tmp_path.parent) if one["name"] == tmp_path.name]
+    assert about.endswith(": keep zero-shot")
+    page.print(evaluation_table({**evaluation, "test_openings": 2, "verdict": None}))
     assert "opened 2 times" in text_of(page)

@@ -83,7 +83,16 @@ def test_the_progress_is_printed_in_plain_lines(sweep: Path, place: Path) -> Non
     """In a pipe: budgets in windows and steps, then leaderboard and evaluation."""
     assert sweep.exists()
     printed = (place / "printed.txt").read_text()
-    for words in ("zero-shot: sql", "16/48 windows", "steps", "seasonal naive (24)", "best", "coverage80", "export"):
+    for words in (
+        "zero-shot: sql",
+        "16/48 windows",
+        "steps",
+        "seasonal naive (24)",
+        "best",
+        "coverage80",
+        "verdict: ",
+        "export",
+    ):
         assert words in printed
 
 
@@ -97,9 +106,15 @@ def test_zero_shot_and_best_are_scored_on_the_same_test_windows(sweep: Path) -> 
     assert winner is not None
     assert winner.hyperparameters is not None
     assert rows["best"]["covariates"] == winner.hyperparameters.covariates
-    for metric in ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"):
+    for metric in ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "wape", "coverage50", "coverage80", "coverage90"):
         assert np.isfinite(rows["best"][metric])
     assert rows["seasonal naive (24)"]["mae"] == pytest.approx(34.84, abs=0.01)
+    gain = 1 - rows["best"]["sql"] / rows["zero-shot"]["sql"]
+    assert evaluation["verdict"]["gain"] == pytest.approx(gain, rel=1e-6)
+    assert (evaluation["verdict"]["days"], evaluation["verdict"]["test_openings"]) == (73, 1)
+    tables = json.loads((sweep / "segments.json").read_text())
+    assert tables.keys() == {"step", "hour", "weekday"}
+    assert {row["model"] for row in tables["step"]} == rows.keys()
 
 
 def test_mlflow_shows_one_parent_and_a_child_per_trial(sweep: Path, place: Path) -> None:

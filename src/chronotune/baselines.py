@@ -11,7 +11,9 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.metrics import QUANTILES
 
 
-def seasonal_naive(panel: Panel, windows: Sequence[Window], *, horizon: int, season: int) -> NDArray[np.float32]:
+def seasonal_naive(
+    panel: Panel, windows: Sequence[Window], *, horizon: int, season: int, levels: Sequence[float] = QUANTILES
+) -> NDArray[np.float32]:
     """Repeat the last season before each origin, as a point forecast: all quantiles are equal.
 
     A step whose place in the season was missing last time takes the latest season that has it; a place that was
@@ -22,13 +24,14 @@ def seasonal_naive(panel: Panel, windows: Sequence[Window], *, horizon: int, sea
         windows: What to forecast.
         horizon: Steps to forecast.
         season: Steps in a season, at least 1.
+        levels: Of the quantiles to give.
 
     Returns:
-        Shape (windows, 9, horizon).
+        Shape (windows, levels, horizon).
     """
     points = [repeat_season(panel.series[w.series].target[: w.origin], horizon, season) for w in windows]
     stacked = np.array(points, dtype=np.float32).reshape(len(windows), 1, horizon)
-    return np.repeat(stacked, len(QUANTILES), axis=1)
+    return np.repeat(stacked, len(levels), axis=1)
 
 
 def repeat_season(history: FloatArray, horizon: int, season: int) -> FloatArray:

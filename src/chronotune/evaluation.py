@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from chronotune import baselines, metrics
+from chronotune import baselines, trees
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, load, scored_windows, training_scales, trial_data
-from chronotune.data.windows import actuals
+from chronotune.data.prepare import Dataset, load, training_scales, trial_data
 from chronotune.errors import InputError
 from chronotune.lease import Lease
+from chronotune.metrics import EVALUATION_LEVELS, without_nan
+from chronotune.scoring import Ruler, merged
 from chronotune.study import JOURNAL, Reading, Study
 from chronotune.trial import Assignment, Worker
 
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 Predict: TypeAlias = Callable[[ModelPreset, Panel, Sequence[Window], int, Sequence[str]], FloatArray]
-"""Quantile forecasts (windows, 9, horizon) of a model, in this process or on a worker: `Worker.predict`."""
+"""Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), in this process or on a worker: `Worker.predict`."""
+
+
+BEST, ZERO_SHOT = "best", "zero-shot"
+"""The pair that gets a verdict: the winner, and zero-shot in the setting that validation preferred."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,12 @@ def evaluate_model(
             f"Name one: --recipe tuning/quickstart.yaml"
         )
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides)
-    return {**_evaluate(preset, load(loaded), loaded), "test_openings": None}
+    return _evaluate(preset, load(loaded), loaded)
 
 
 def _evaluate(preset: ModelPreset, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
     worker = Worker(Assignment(recipe, trial_data(dataset, recipe), Path()))
-    return _score(_of_preset(preset, recipe), dataset, recipe, worker.predict)
+    return _score(_of_preset(preset, recipe), dataset, recipe, worker.predict)[0]
 
 
 def evaluate_again(directory: Path) -> dict[str, Any]:
@@ -128,15 +133,20 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
 def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Dataset, predict: Predict) -> dict[str, Any]:
     """Open the test segment, and count it, for the winner that the study already names.
 
+    `segments.json` gets the metrics of every contender by horizon step, hour, weekday, series of a panel and column of
+    `evaluation.segments`.
+
     Returns:
-        What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender.
+        What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender, and
+        the verdict on the winner and the setting of zero-shot that validation preferred.
     """
     openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
     study.note("test_openings", openings)
-    evaluation = _score(_of_sweep(directory, study.read(), recipe), dataset, recipe, predict)
-    evaluation["test_openings"] = len(openings)
+    contenders = _of_sweep(directory, study.read(), recipe)
+    evaluation, tables = _score(contenders, dataset, recipe, predict, len(openings))
     study.note("evaluation", evaluation)
-    (directory / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    for name, content in {"evaluation": evaluation, "segments": tables}.items():
+        (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     return evaluation
 
 
@@ -148,21 +158,21 @@ def _of_sweep(directory: Path, reading: Reading, recipe: Recipe) -> list[Contend
     assert best is not None
     assert preferred is not None
     settings = {
-        "zero-shot": (preferred["context_length"], preferred["covariates"]),
+        ZERO_SHOT: (preferred["context_length"], preferred["covariates"]),
         "zero-shot, same inputs": (best.context_length, best.covariates),
     }
     if len(set(settings.values())) == 1:
         del settings["zero-shot, same inputs"]
     sets = recipe.data.sets
     untouched = [Contender(name, recipe.model, context, sets[s], s) for name, (context, s) in settings.items()]
-    return [*untouched, Contender("best", winner, best.context_length, sets[best.covariates], best.covariates)]
+    return [*untouched, Contender(BEST, winner, best.context_length, sets[best.covariates], best.covariates)]
 
 
 def _of_preset(preset: ModelPreset, recipe: Recipe) -> list[Contender]:
     if preset.serving is None:
         longest = min(max(extremes(recipe.search_space.context_length)), preset.max_context_length)
         chosen = {recipe.data.sets[s]: s for s in ("all", "none")}
-        return [Contender("zero-shot", preset, longest, columns, s) for columns, s in chosen.items()]
+        return [Contender(ZERO_SHOT, preset, longest, columns, s) for columns, s in chosen.items()]
     serving = preset.serving
     covariates = (*serving.past_only, *serving.known_future)
     if missing := [c for c in covariates if c not in recipe.data.sets["all"]]:
@@ -173,32 +183,56 @@ def _of_preset(preset: ModelPreset, recipe: Recipe) -> list[Contender]:
     return [Contender(preset.name, preset, serving.context_length, covariates, ", ".join(covariates) or "none")]
 
 
-def _score(contenders: Sequence[Contender], dataset: Dataset, recipe: Recipe, predict: Predict) -> dict[str, Any]:
-    panel, horizon = dataset.panel, recipe.horizon
-    by_series = training_scales(panel, dataset.split, recipe)
-    windows = scored_windows(panel, dataset.split.test_origins, by_series, horizon)
-    actual, scales = actuals(panel, windows, horizon), by_series[[window.series for window in windows]]
-    rows = [
-        {**about, **metrics.without_nan(metrics.score(predictions, actual, scales))}
-        for about, predictions in _forecasts(contenders, panel, windows, recipe, predict)
-    ]
+def _score(
+    contenders: Sequence[Contender], dataset: Dataset, recipe: Recipe, predict: Predict, openings: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The evaluation, and the tables by step and segment; nothing that is as large as the forecasts is kept."""
+    ruler = Ruler.of_test(dataset, recipe)
+    rows: list[dict[str, Any]] = []
+    losses: dict[str, FloatArray] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for about, predictions in _forecasts(contenders, dataset, ruler.windows, recipe, predict):
+        rows.append({**about, **without_nan(ruler.score(predictions))})
+        losses[about["model"]] = ruler.losses(predictions)
+        tables = merged(tables, without_nan(ruler.tables(predictions)), about)
     origins = dataset.split.test_origins
+    pair = {BEST, ZERO_SHOT} <= losses.keys()
     return {
         "recipe": recipe.name,
-        "horizon": horizon,
-        "windows": len(windows),
-        "first_origin": panel.time(origins[0]).isoformat(),
-        "last_origin": panel.time(origins[-1]).isoformat(),
+        "horizon": recipe.horizon,
+        "windows": len(ruler.windows),
+        "first_origin": ruler.panel.time(origins[0]).isoformat(),
+        "last_origin": ruler.panel.time(origins[-1]).isoformat(),
         "rows": rows,
-    }
+        "test_openings": openings,
+        "verdict": ruler.verdict(BEST, ZERO_SHOT, losses, openings).as_dict() if pair else None,
+    }, tables
 
 
 def _forecasts(
-    contenders: Sequence[Contender], panel: Panel, windows: Sequence[Window], recipe: Recipe, predict: Predict
+    contenders: Sequence[Contender], dataset: Dataset, windows: Sequence[Window], recipe: Recipe, predict: Predict
 ) -> Iterator[tuple[dict[str, Any], FloatArray]]:
+    panel, horizon, levels = dataset.panel, recipe.horizon, EVALUATION_LEVELS
     for season in recipe.data.seasons:
         about = {"model": f"seasonal naive ({season})", "context_length": season, "covariates": "none"}
-        yield about, baselines.seasonal_naive(panel, windows, horizon=recipe.horizon, season=season)
+        yield about, baselines.seasonal_naive(panel, windows, horizon=horizon, season=season, levels=levels)
+    if recipe.evaluation.trees:
+        yield {"model": "boosted trees", "context_length": None, "covariates": "all"}, _trees(dataset, windows, recipe)
     for one in contenders:
         about = {"model": one.name, "context_length": one.context_length, "covariates": one.covariate_set}
         yield about, predict(one.preset, panel, windows, one.context_length, one.covariates)
+
+
+def _trees(dataset: Dataset, windows: Sequence[Window], recipe: Recipe) -> FloatArray:
+    """Fitted on training and validation: nothing of the trees is chosen on validation, so a user would use it too."""
+    return trees.forecast(
+        dataset.panel,
+        windows,
+        end=dataset.split.test_start,
+        horizon=recipe.horizon,
+        stride=recipe.stride,
+        seasons=recipe.data.seasons,
+        scales=training_scales(dataset.panel, dataset.split, recipe),
+        levels=EVALUATION_LEVELS,
+        seed=recipe.seed,
+    )

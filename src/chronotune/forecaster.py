@@ -34,6 +34,7 @@ def predict_windows(
     context_length: int,
     horizon: int,
     covariates: Sequence[str],
+    levels: Sequence[float] = QUANTILES,
 ) -> NDArray[np.float32]:
     """Quantile forecasts, each window on its own: the result does not depend on which others are asked for.
 
@@ -48,25 +49,33 @@ def predict_windows(
         context_length: The longest past that is shown, at most the model's.
         horizon: Steps to forecast.
         covariates: Names of those to show.
+        levels: Of the quantiles to give; others than the model's own 21 are interpolated.
 
     Returns:
-        Shape (windows, 9, horizon), on the levels `metrics.QUANTILES`.
+        Shape (windows, levels, horizon).
 
     Raises:
         ChronotuneError: `context_length` is longer than the model's.
     """
     check_context(context_length, model.chronos_config.context_length)
     if not windows:
-        return np.empty((0, len(QUANTILES), horizon), dtype=np.float32)
+        return np.empty((0, len(levels), horizon), dtype=np.float32)
     chosen = panel.select(covariates)
     inputs = [_prepared(chosen, window, context_length, horizon) for window in windows]
     batch_rows = _batch_rows(model, 1 + len(chosen.covariates), context_length, horizon)
-    forecasts = _predict(model, inputs, context_length, horizon, batch_rows)
+    forecasts = _predict(model, inputs, context_length, horizon, batch_rows, levels)
     return np.stack([forecast[0].T.numpy() for forecast in forecasts])
 
 
-def _predict(model: Chronos2Model, inputs: list[Any], context_length: int, horizon: int, batch_rows: int) -> list[Any]:
-    """One tensor of shape (1, horizon, 9) per input."""
+def _predict(
+    model: Chronos2Model,
+    inputs: list[Any],
+    context_length: int,
+    horizon: int,
+    batch_rows: int,
+    levels: Sequence[float],
+) -> list[Any]:
+    """One tensor of shape (1, horizon, levels) per input."""
     import torch
     from chronos import Chronos2Pipeline
 
@@ -84,7 +93,7 @@ def _predict(model: Chronos2Model, inputs: list[Any], context_length: int, horiz
             quantiles, _ = Chronos2Pipeline(model).predict_quantiles(
                 inputs,
                 prediction_length=horizon,
-                quantile_levels=list(QUANTILES),
+                quantile_levels=list(levels),
                 context_length=context_length,
                 batch_size=batch_rows,
                 cross_learning=False,

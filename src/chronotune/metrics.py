@@ -1,12 +1,14 @@
 """Forecast scores in the units of the data, or scaled by the series' own seasonal error.
 
-SQL, MASE and WQL follow fev-bench (Shchur et al. 2025, arXiv:2509.26468); its package computes the same numbers.
+SQL, MASE, WQL, WAPE, MAE, RMSE and MAPE follow fev-bench (Shchur et al. 2025, arXiv:2509.26468): where no actual value
+is missing, its package computes the same numbers.
 Steps whose actual value is missing are ignored everywhere. A forecast that is not finite where there is an actual
 value makes the scores not finite: it is never skipped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,27 +17,36 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating]
 
 QUANTILES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Levels of every forecast, in the order of its second axis."""
-_MEDIAN = QUANTILES.index(0.5)
+"""Levels that SQL and WQL average over, and of every forecast, in the order of its second axis."""
+INTERVALS: dict[int, tuple[float, float]] = {50: (0.25, 0.75), 80: (0.1, 0.9), 90: (0.05, 0.95)}
+"""For each central interval, in percent, the levels of its ends."""
+EVALUATION_LEVELS: tuple[float, ...] = tuple(
+    sorted({*QUANTILES, *(end for ends in INTERVALS.values() for end in ends)})
+)
+"""Levels of the final evaluation's forecasts: those of QUANTILES, and the ends of all INTERVALS."""
 
 
-def score(predictions: Floats, actual: Floats, scales: Floats) -> dict[str, float]:
+def score(predictions: Floats, actual: Floats, scales: Floats, levels: Sequence[float] = QUANTILES) -> dict[str, float]:
     """All metrics of a set of forecasts.
 
     Args:
-        predictions: Shape (windows, 9, horizon), the quantiles `QUANTILES`.
+        predictions: Shape (windows, levels, horizon).
         actual: Shape (windows, horizon), NaN where missing.
         scales: Shape (windows,), the `seasonal_scale` of each window's series.
+        levels: Of the quantiles in `predictions`; at least QUANTILES, over which alone SQL and WQL average.
 
     Returns:
-        `sql`, `wql`, `mase`, `mae`, `rmse`, `r2`, `mape` and `coverage80`. A metric without anything to average is
-        NaN: `wql` and `mape` of all-zero actuals, `r2` of constant ones, all of them when no actual is observed.
+        `sql`, `wql`, `mase`, `mae`, `rmse`, `r2`, `mape`, `wape` and, for each of the INTERVALS whose ends are among
+        the levels, `coverage50`, `coverage80`, `coverage90`. A metric without anything to average is NaN: `wql`,
+        `wape` and `mape` of all-zero actuals, `r2` of constant ones, all of them when no actual is observed.
     """
     predictions, actual, scales = (np.asarray(a, dtype=np.float64) for a in (predictions, actual, scales))
     windows, horizon = actual.shape
-    assert predictions.shape == (windows, len(QUANTILES), horizon), predictions.shape
+    assert predictions.shape == (windows, len(levels), horizon), predictions.shape
     assert scales.shape == (windows,), scales.shape
-    median, losses = predictions[:, _MEDIAN], quantile_losses(predictions, actual)
+    place = {level: row for row, level in enumerate(levels)}
+    median = predictions[:, place[0.5]]
+    losses = quantile_losses(predictions[:, [place[level] for level in QUANTILES]], actual)
     errors, observed = actual - median, ~np.isnan(actual)
     return {
         "sql": scaled(losses.mean(axis=1), observed, scales),
@@ -45,8 +56,44 @@ def score(predictions: Floats, actual: Floats, scales: Floats) -> dict[str, floa
         "rmse": float(np.sqrt(_mean(errors[observed] ** 2))),
         "r2": r2(median, actual),
         "mape": mape(median, actual),
-        "coverage80": coverage80(predictions, actual),
+        "wape": wape(median, actual),
+        **{
+            f"coverage{percent}": coverage(predictions[:, place[low]], predictions[:, place[high]], actual)
+            for percent, (low, high) in INTERVALS.items()
+            if low in place and high in place
+        },
     }
+
+
+def additive_losses(
+    predictions: Floats, actual: Floats, scales: Floats, objective: str, levels: Sequence[float] = QUANTILES
+) -> Floats:
+    """For each window a loss whose sum over windows, of two forecasts, has the ratio of their objectives.
+
+    For two forecasts of the same windows, sum(one) / sum(other) is the ratio of their SQL, WQL, MASE or MAE as `score`
+    has them; for RMSE it is the square of the ratio. What the sums leave out (the weight of WQL, the number of windows
+    or steps) is the same for both.
+
+    Args:
+        predictions: As for `score`.
+        actual: As for `score`.
+        scales: As for `score`.
+        objective: One of `sql`, `wql`, `mase`, `mae` and `rmse`.
+        levels: As for `score`.
+
+    Returns:
+        Shape (windows,); 0 for a window without any actual value, not finite where the forecast is not.
+    """
+    predictions, actual, scales = (np.asarray(a, dtype=np.float64) for a in (predictions, actual, scales))
+    errors, observed = actual - predictions[:, list(levels).index(0.5)], ~np.isnan(actual)
+    if objective in ("sql", "wql"):
+        losses = quantile_losses(predictions[:, [list(levels).index(q) for q in QUANTILES]], actual).mean(axis=1)
+    else:
+        losses = errors**2 if objective == "rmse" else np.abs(errors)
+    sums = np.where(observed, losses, 0).sum(axis=1)
+    if objective in ("sql", "mase"):
+        sums = sums / (scales * np.maximum(observed.sum(axis=1), 1))
+    return np.asarray(sums)
 
 
 def without_nan(value: Any) -> Any:
@@ -82,10 +129,10 @@ def scaled(losses: Floats, observed: NDArray[np.bool_], scales: Floats) -> float
         observed: Shape (windows, horizon), where there is an actual value.
         scales: Shape (windows,), above 0.
     """
-    per_window = [
-        _mean(loss[steps]) / scale for loss, steps, scale in zip(losses, observed, scales, strict=True) if steps.any()
-    ]
-    return _mean(np.array(per_window))
+    steps = observed.sum(axis=1)
+    used = steps > 0
+    sums = np.where(observed, losses, 0).sum(axis=1)
+    return _mean(sums[used] / steps[used] / scales[used])
 
 
 def wql(losses: Floats, actual: Floats) -> float:
@@ -112,9 +159,27 @@ def mape(median: Floats, actual: Floats) -> float:
     return _mean(np.abs(actual - median)[usable] / np.abs(actual[usable]))
 
 
-def coverage80(predictions: Floats, actual: Floats) -> float:
-    """Share of the observed values inside [q10, q90], both included; 0.8 is ideal."""
-    inside = (predictions[:, 0] <= actual) & (actual <= predictions[:, -1])
+def wape(median: Floats, actual: Floats) -> float:
+    """Weighted absolute percentage error, pooled: sum |y - f| / sum |y| over the observed steps of all windows.
+
+    Source: Kolassa & Schuetz 2007 (there the MAD/mean ratio).
+    """
+    observed = ~np.isnan(actual)
+    weight = np.abs(actual[observed]).sum()
+    return float(np.abs(actual - median)[observed].sum() / weight) if weight > 0 else float("nan")
+
+
+def coverage(low: Floats, high: Floats, actual: Floats) -> float:
+    """Share of the observed values inside [low, high], both included; of an 80% interval, 0.8 is ideal.
+
+    Source: Christoffersen 1998, the unconditional coverage of an interval forecast.
+
+    Args:
+        low: Shape (windows, horizon), the interval's lower end.
+        high: Shape (windows, horizon), its upper end.
+        actual: Shape (windows, horizon), NaN where missing.
+    """
+    inside = (low <= actual) & (actual <= high)
     return _mean(inside[~np.isnan(actual)].astype(np.float64))
 
 

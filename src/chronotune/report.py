@@ -94,11 +94,11 @@ def _choice(reading: Reading) -> str:
 
 
 def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
-    """Contenders by metric on the test windows."""
+    """Contenders by metric on the test windows, and the verdict when a sweep was evaluated."""
     lines = [
         {
             "model": row["model"],
-            "context": str(row["context_length"]),
+            "context": _text(row["context_length"]),
             "covariates": row["covariates"],
             **{metric: _text(row[metric], ".4g") for metric in METRICS},
         }
@@ -110,7 +110,9 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     )
     if opened := evaluation["test_openings"]:
         title += f"; opened {opened} time{'' if opened == 1 else 's'}"
-    return Group(title, _table(lines, {"context", "covariates", "r2", "mape"} if width < WIDE else set()))
+    table = _table(lines, {"context", "covariates", "r2", "mape"} if width < WIDE else set())
+    verdict = evaluation.get("verdict")  # sweeps of before have none
+    return Group(title, table, *([f"verdict: {verdict['sentence']}"] if verdict else []))
 
 
 def _text(value: Any, form: str = "") -> str:
@@ -183,20 +185,7 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(choice, highlight=False)
     if evaluation := reading.attributes.get("evaluation"):
         console.print(evaluation_table(evaluation, console.width))
-        console.print(_comparison(evaluation, reading.attributes["recipe"]["objective"]), highlight=False)
     console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)
-
-
-def _comparison(evaluation: Mapping[str, Any], objective: str) -> str:
-    """The winner against zero-shot on the test windows, in one line."""
-    scores = {row["model"]: row[objective] for row in evaluation["rows"]}
-    best, untouched = scores.get("best"), scores.get("zero-shot")
-    if not best or not untouched:
-        return ""
-    gain = 1 - best / untouched
-    verdict = "better than" if gain > 0 else "not better than"
-    scored = f"{objective} {best:.4g} against {untouched:.4g} ({gain:+.1%})"
-    return f"on the test windows the best is {verdict} zero-shot: {scored}"
 
 
 def _next_step(directory: Path, reading: Reading) -> str:

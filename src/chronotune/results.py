@@ -188,6 +188,8 @@ def _about(directory: Path) -> dict[str, Any]:
     text = f"{state}, {done}/{reading.attributes['trials']} trials"
     if score is not None:
         text += f", best {reading.attributes['recipe']['objective']} {score:.4f}"
+    if verdict := (reading.attributes.get("evaluation") or {}).get("verdict"):
+        text += f": {verdict['decision']}"
     return {**about, "state": state, "trials": done, "score": score, "about": text}
 
 

@@ -94,7 +94,7 @@ class Worker:
         context_length: int,
         covariates: Sequence[str],
     ) -> FloatArray:
-        """Quantile forecasts, shape (windows, 9, horizon), of the base model or of an exported one."""
+        """Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), of the base model or of an exported one."""
         own = preset == self.assignment.recipe.model
         return forecaster.predict_windows(
             self.base if own else forecaster.load_model(preset).to(_device()),
@@ -103,6 +103,7 @@ class Worker:
             context_length=context_length,
             horizon=self.assignment.data.horizon,
             covariates=covariates,
+            levels=metrics.EVALUATION_LEVELS,
         )
 
     def score(self, model: Chronos2Model, context_length: int, covariates: str) -> dict[str, float]:

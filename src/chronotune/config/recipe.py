@@ -121,6 +121,15 @@ class Finalists(Declaration):
     )
 
 
+class EvaluationConfig(Declaration):
+    """What the winner is compared with on the test windows, and how it is looked at."""
+
+    trees: bool = Field(True, description="Also fit and score boosted trees, the baseline that is hardest to beat.")
+    segments: list[str] = Field(
+        default_factory=list, description="Columns by whose values errors are told apart; they need no role."
+    )
+
+
 class Tracking(Declaration):
     """The MLflow mirror of the sweep."""
 
@@ -143,6 +152,7 @@ class Recipe(Declaration):
     early_stopping: EarlyStopping = Field(description="When a trial is given up.")
     search: SearchConfig = Field(SearchConfig(), description="How configurations are proposed.")
     finalists: Finalists = Field(Finalists(), description="How many of the best are trained again, and how often.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The comparison on the test windows.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
     cluster: ClusterProfile = Field(description="Where the trials run.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -15,8 +16,12 @@ from chronotune.data.times import parse_times
 from chronotune.errors import Fault, InputError
 
 
-def read(config: DataConfig) -> pl.DataFrame:
+def read(config: DataConfig, segments: Sequence[str] = ()) -> pl.DataFrame:
     """The columns that the recipe names, rows in file order.
+
+    Args:
+        config: Where the data is, and the roles of its columns.
+        segments: Columns to read beside those that have a role: `evaluation.segments` of the recipe.
 
     Returns:
         The time column as Datetime (interval start, UTC when the file has a zone), the id column as String;
@@ -34,7 +39,7 @@ def read(config: DataConfig) -> pl.DataFrame:
             raw = solar()
         case "file":
             raw = read_table(_path(config))
-    return select(raw, config, where)
+    return select(raw, config, where, segments)
 
 
 def place(config: DataConfig) -> str:
@@ -63,15 +68,16 @@ def _steel(config: DataConfig, where: str) -> pl.DataFrame:
     return steel.repair_midnights(raw, where)
 
 
-def select(raw: pl.DataFrame, config: DataConfig, where: str) -> pl.DataFrame:
+def select(raw: pl.DataFrame, config: DataConfig, where: str, segments: Sequence[str] = ()) -> pl.DataFrame:
     """The declared columns of a table in their final types, as `read` gives them.
 
     Raises:
         InputError: Columns are missing or hold something else; all faults at once, pointing at `where`.
     """
-    faults = _missing(raw, _declared(config), where)
+    declared = {**_declared(config), **{f"evaluation.segments[{n}]": name for n, name in enumerate(segments)}}
+    faults = _missing(raw, declared, where)
     columns: list[pl.Series] = []
-    for name in dict.fromkeys(_declared(config).values()):
+    for name in dict.fromkeys(declared.values()):
         if name in raw.columns:
             try:
                 columns.append(_typed(raw[name], config, where))

@@ -1,0 +1,117 @@
+"""What forecasts of the test windows are worth: scores, tables by step and segment, and losses by day."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chronotune import metrics, segments
+from chronotune.config.recipe import Recipe
+from chronotune.data.labels import column_labels
+from chronotune.data.panel import FloatArray, Panel, Window
+from chronotune.data.prepare import Dataset, scored_windows, training_scales
+from chronotune.data.sources import read
+from chronotune.data.windows import actuals
+from chronotune.metrics import EVALUATION_LEVELS
+from chronotune.significance import by_day, compare
+from chronotune.verdict import Verdict
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """The test windows of a recipe; every forecast of them, on `metrics.EVALUATION_LEVELS`, is measured alike."""
+
+    recipe: Recipe
+    panel: Panel
+    windows: tuple[Window, ...]
+    actual: NDArray[np.float64]
+    """Shape (windows, horizon)."""
+    scales: NDArray[np.float64]
+    """Shape (windows,)."""
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Labels, shape (windows, horizon), by the columns of `evaluation.segments`."""
+
+    @classmethod
+    def of_test(cls, dataset: Dataset, recipe: Recipe) -> Ruler:
+        """The windows at the test origins of all series that have a training scale.
+
+        Raises:
+            InputError: A column of `evaluation.segments` is not in the data, or has too many values.
+        """
+        panel, horizon, wanted = dataset.panel, recipe.horizon, recipe.evaluation.segments
+        by_series = training_scales(panel, dataset.split, recipe)
+        windows = scored_windows(panel, dataset.split.test_origins, by_series, horizon)
+        frame = read(recipe.data, wanted) if wanted else None
+        columns = (
+            {name: column_labels(frame, recipe.data, name, panel, windows, horizon) for name in wanted}
+            if frame is not None
+            else {}
+        )
+        scales = by_series[[window.series for window in windows]]
+        return cls(recipe, panel, windows, actuals(panel, windows, horizon), scales, columns)
+
+    def score(self, predictions: FloatArray) -> dict[str, float]:
+        """All metrics over all windows."""
+        return metrics.score(predictions, self.actual, self.scales, EVALUATION_LEVELS)
+
+    def tables(self, predictions: FloatArray) -> dict[str, list[dict[str, Any]]]:
+        """All metrics by `step`, `hour`, `weekday`, `series` (of a panel), and each column of `evaluation.segments`."""
+        data = (predictions, self.actual, self.scales)
+        tables = {"step": segments.by_step(*data, EVALUATION_LEVELS)}
+        for kind, (labels, order) in segments.calendar(self.panel, self.windows, self.recipe.horizon).items():
+            tables[kind] = segments.by_segment(*data, labels, order, EVALUATION_LEVELS)
+        if len(self.panel.series) > 1:
+            numbers = np.array([window.series for window in self.windows])
+            names = [series.id for series in self.panel.series]
+            tables["series"] = segments.by_series(*data, numbers, names, EVALUATION_LEVELS)
+        for column, labels in self.columns.items():
+            tables[column] = segments.by_segment(*data, labels, None, EVALUATION_LEVELS)
+        return tables
+
+    def losses(self, predictions: FloatArray) -> FloatArray:
+        """Additive losses of the objective, shape (days, series): what a verdict compares."""
+        objective = self.recipe.objective
+        losses = metrics.additive_losses(predictions, self.actual, self.scales, objective, EVALUATION_LEVELS)
+        return by_day(losses, self._days(), np.array([window.series for window in self.windows]))
+
+    def _days(self) -> NDArray[np.int64]:
+        """A number for the day of each window's origin."""
+        times = (self.panel.time(self.panel.series[w.series].offset + w.origin) for w in self.windows)
+        return np.array([time.toordinal() for time in times], dtype=np.int64)
+
+    def verdict(
+        self, challenger: str, zero_shot: str, losses: Mapping[str, FloatArray], test_openings: int | None
+    ) -> Verdict:
+        """Compare two models by what `losses` returned for each."""
+        comparison = compare(
+            losses[challenger],
+            losses[zero_shot],
+            root=self.recipe.objective == "rmse",
+            shortest=overlap(self.panel.step, self.recipe.horizon, self.recipe.stride),
+        )
+        unit = "days" if self.panel.step < _DAY else "origins"
+        return Verdict(challenger, zero_shot, self.recipe.objective, comparison, unit, test_openings)
+
+
+def overlap(step: timedelta, horizon: int, stride: int) -> int:
+    """Days (origins, for steps of a day or longer) that share forecast steps: the least length of a block."""
+    if stride >= horizon:
+        return 1
+    return max(1, math.ceil(horizon * step / _DAY)) if step < _DAY else math.ceil(horizon / stride)
+
+
+def merged(
+    tables: Mapping[str, list[dict[str, Any]]],
+    more: Mapping[str, Sequence[Mapping[str, Any]]],
+    about: Mapping[str, Any],
+) -> dict[str, list[dict[str, Any]]]:
+    """The tables with another model's rows below, each row telling its model."""
+    return {kind: [*tables.get(kind, []), *({**about, **row} for row in rows)] for kind, rows in more.items()}
