@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from chronotune import sampler as proposing
 from chronotune.config.recipe import Recipe
 from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
 from chronotune.study import Study, TrialRecord
@@ -139,6 +140,55 @@ def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untol
     resumed = Study.reopen(tmp_path / "broken")
     FakeTune(resumed, recipe).run()
     assert table(resumed) == table(unbroken)
+
+
+FIRST_POINTS = [
+    {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "learning_rate": 2e-3}},
+    {"from": "b", "values": {"mode": "full", "windows": 2}},
+    {"from": "c", "values": {"mode": "lora"}},
+]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_first_points_come_first_and_are_completed(tmp_path: Path, sampler: str) -> None:
+    """One a trial, in order; what they leave open is drawn, a rank only where it applies."""
+    recipe = small_recipe(search={"sampler": sampler, "startup_trials": 1})
+    study = new_study(tmp_path, recipe)
+    study.note("first", FIRST_POINTS)
+    FakeTune(study, recipe).run()
+    points = [trial.hyperparameters for trial in study.trials]
+    assert len(points) == 4
+    for point, first in zip(points, FIRST_POINTS, strict=False):
+        assert point is not None
+        assert first["values"].items() <= point.model_dump().items()  # type: ignore[attr-defined]
+        assert (point.lora_rank is None) == (point.mode == "full")
+
+
+@pytest.mark.parametrize("cut", ["queued", "taken", "drawn"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_driver_killed_over_a_first_point_enqueues_it_once(tmp_path: Path, number: int, cut: str) -> None:
+    """Between the queue and the trial, or before it is noted: the same sweep as an unbroken one."""
+    recipe = small_recipe(budget={"trials": 6, "windows": 27})
+    unbroken, broken = (new_study(_made(tmp_path / name), recipe) for name in ("unbroken", "broken"))
+    for study in (unbroken, broken):
+        study.note("first", FIRST_POINTS)
+    FakeTune(unbroken, recipe).run()
+    while len(broken.trials) < number:
+        FakeTune(broken, recipe, wanted=len(broken.trials) + 1).run()
+    broken._study.sampler = proposing.sampler(recipe.search, recipe.seed, number)
+    broken._study.enqueue_trial(FIRST_POINTS[number]["values"])  # type: ignore[arg-type]
+    if cut != "queued":
+        trial = broken._study.ask()
+        if cut == "drawn":
+            proposing.draw(recipe.search_space)(trial)
+    resumed = Study.reopen(tmp_path / "broken")
+    FakeTune(resumed, recipe).run()
+    assert table(resumed) == table(unbroken)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:

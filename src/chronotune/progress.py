@@ -38,6 +38,9 @@ class _Lines:
         self._seen = {trial.number: (trial.state, trial.windows_seen) for trial in reading.trials}
         if self._seen:
             self._print(f"goes on with {len(self._seen)} trials done or begun")
+        else:
+            for line in reading.attributes.get("said", ()):
+                self._print(line)
 
     def update(self, reading: Reading) -> None:
         """Print what is new."""

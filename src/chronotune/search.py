@@ -6,63 +6,27 @@ what an unbroken one would have.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import optuna
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from chronotune.config.recipe import Recipe, SearchConfig
-from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace
+from chronotune.config.points import Values
+from chronotune.config.recipe import Recipe
+from chronotune.sampler import draw, sampler
 from chronotune.study import Study, TrialRecord
 
 OBJECTIVE, BUDGET = "objective", "windows_seen"
 """Keys of a result that ASHA compares by, and along."""
 
+FIRST = "first"
+"""Attribute of the study: the points that its first trials take, one a trial, as `start.first_points` lists them."""
+
 ZERO_SHOT = "zero_shot"
 """Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
-
-
-def draw(space: SearchSpace) -> Callable[[optuna.Trial], Hyperparameters]:
-    """The define-by-run function of a space: parameters are suggested in order, conditional ones when they apply."""
-
-    def suggest_all(trial: optuna.Trial) -> Hyperparameters:
-        chosen: dict[str, Any] = {}
-        for name, parameter in space.parameters.items():
-            if parameter.applies(chosen):
-                chosen[name] = _suggest(trial, name, parameter)
-        return Hyperparameters(**chosen)
-
-    return suggest_all
-
-
-def _suggest(trial: optuna.Trial, name: str, parameter: FloatRange | IntRange | Choice | Fixed) -> Any:
-    match parameter:
-        case FloatRange():
-            return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
-        case IntRange():
-            return trial.suggest_int(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
-        case Choice():
-            return trial.suggest_categorical(name, parameter.values)
-        case Fixed():
-            return parameter.value
-
-
-def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that proposes trial `number`, seeded by it alone."""
-    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    if config.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=own_seed)
-    with warnings.catch_warnings():
-        # group=True is marked experimental; without it conditional parameters fall out of the joint model
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
-        )
 
 
 def scheduler(recipe: Recipe) -> TrialScheduler:
@@ -114,6 +78,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
         self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
+        self._first: list[Values] = [point["values"] for point in study.attribute(FIRST) or ()]
         self._closed = False
         for trial in study.trials:
             if trial.state != "running":
@@ -150,11 +115,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
             ended = self._study.finish(record.number, self._recipe.rungs[-1])
             remember(self._asha, f"past-{record.number}", ended)
         number = len(self._study.trials)
-        return self._study.ask(self._sampler(number), self._draw) if self.wants_more(number) else None
+        if not self.wants_more(number):
+            return None
+        return self._study.ask(self._sampler(number), self._draw, self._given(number))
 
     def wants_more(self, trials: int) -> bool:
         """Whether the sweep wants more trials than this many, and has the time."""
         return trials < self._wanted and not self._closed
+
+    def _given(self, number: int) -> Values:
+        """What is given of trial `number`; its sampler chooses the rest."""
+        return self._first[number] if number < len(self._first) else {}
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         return sampler(self._recipe.search, self._recipe.seed, number)

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from chronotune.config.points import Values
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 
@@ -101,16 +102,28 @@ class Study:
         repair(directory)
         return cls(*_load(directory))
 
-    def ask(self, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:
-        """Create the next trial; `draw` suggests its parameters with `sampler`."""
+    def ask(
+        self,
+        sampler: optuna.samplers.BaseSampler,
+        draw: Callable[[optuna.Trial], Hyperparameters],
+        given: Values | None = None,
+    ) -> TrialRecord:
+        """Create the next trial; `draw` suggests its parameters with `sampler`, but for those that are `given`.
+
+        What is given is stored with the trial before anything else of it, so that no kill comes in between.
+        """
         self._study.sampler = sampler
+        if given:
+            self._study.enqueue_trial(dict(given))
         return self._draw(self._study.ask(), draw)
 
     def ask_again(
         self, number: int, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]
     ) -> TrialRecord:
-        """Draw the parameters of a trial that was cut off in between; what was drawn stays."""
+        """Draw the parameters of a trial that was cut off in between; what was drawn or given stays."""
         self._study.sampler = sampler
+        if self._frozen(number).state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
+            self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
         return self._draw(optuna.Trial(self._study, self._id(number)), draw)
 
     def _draw(self, trial: optuna.Trial, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:

@@ -22,6 +22,8 @@ from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.forecaster import locate
 from chronotune.lease import Lease
+from chronotune.search import FIRST
+from chronotune.start import first_points
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
@@ -206,10 +208,13 @@ class _Sweep:
 
 def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, Any]:
     """What a new study knows of itself."""
+    first, said = first_points(recipe)
     return {
         "recipe": recipe.model_dump(mode="json"),
         "identity": _identity(recipe, dataset, data),
         "trials": recipe.budget.trials,
+        FIRST: first,
+        "said": said,
         "chronotune": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -175,6 +175,27 @@ def _rules_between_keys() -> list[BadInput]:
             "source: file",
             "my.yaml:2: data.path: is needed when source is file. Give the path of a CSV or Parquet file",
         ),
+        _yaml(
+            "a first point outside the space",
+            "cluster: local",
+            "cluster: local\nsearch:\n  enqueue:\n    - {windows: 2}\n    - {windows: 3}",
+            "my.yaml:12: search.enqueue[1].windows: must be 2 to 4 in steps of 2, but is 3."
+            " Change it, or widen search_space.windows",
+        ),
+        _yaml(
+            "a first point with a rank but without LoRA",
+            "cluster: local",
+            "cluster: local\nsearch: {enqueue: [{mode: full, lora_rank: 2}]}",
+            "my.yaml:9: search.enqueue[0].lora_rank: only applies when mode is lora, but is given as 2."
+            " Leave it out, or set what it asks for beside it",
+        ),
+        _yaml(
+            "a first point with an unknown key",
+            "cluster: local",
+            "cluster: local\nsearch: {enqueue: [{lr: 0.0003}]}",
+            "my.yaml:9: search.enqueue[0].lr: is not a known key. Known keys here: learning_rate, windows,"
+            " accumulation, context_length, covariates, mode, lora_rank",
+        ),
     ]
 
 

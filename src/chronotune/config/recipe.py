@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from chronotune.config.base import Breach, Declaration, Name, refuse
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.model import ModelPreset
+from chronotune.config.search import Point, SearchConfig, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
 
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
@@ -98,13 +99,6 @@ class EarlyStopping(Declaration):
     reduction: int = Field(3, ge=2, description="One in this many goes on; each rung is this many times the last.")
 
 
-class SearchConfig(Declaration):
-    """How configurations are proposed."""
-
-    sampler: Literal["tpe", "random"] = Field("tpe", description="tpe: learn from past trials; random: do not.")
-    startup_trials: PositiveInt = Field(8, description="Random trials before TPE begins to learn.")
-
-
 class Tracking(Declaration):
     """The MLflow mirror of the sweep."""
 
@@ -147,7 +141,15 @@ class Recipe(Declaration):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        refuse([*_unknown_sets(self), *_too_long_contexts(self), *_lora_without_rank(self), *_late_grace(self)])
+        refuse(
+            [
+                *_unknown_sets(self),
+                *_too_long_contexts(self),
+                *_lora_without_rank(self),
+                *_late_grace(self),
+                *points_outside(self.search, self.search_space),
+            ]
+        )
         return self
 
 
@@ -242,4 +244,15 @@ def without_duplicate_sets(recipe: Recipe) -> Recipe:
         return recipe
     kept = Choice(values=list(names)) if len(names) > 1 else Fixed(value=names[0])
     space = recipe.search_space.model_copy(update={"covariates": kept})
-    return recipe.model_copy(update={"search_space": space})
+    points = [_with_set(point, recipe) for point in recipe.search.enqueue]
+    search = recipe.search.model_copy(update={"enqueue": points})
+    return recipe.model_copy(update={"search_space": space, "search": search})
+
+
+def _with_set(point: Point, recipe: Recipe) -> Point:
+    """The point with the name under which its covariate set is searched."""
+    if point.covariates is None:
+        return point
+    columns = recipe.data.sets[point.covariates]
+    [name] = [name for name, known in distinct_sets(recipe).items() if known == columns]
+    return point.model_copy(update={"covariates": name})
