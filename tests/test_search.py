@@ -15,6 +15,15 @@ from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
 from chronotune.study import Study, TrialRecord
 from sweep_parts import new_study, result, small_recipe
 
+STEPPED = {
+    "learning_rate": {"type": "choice", "values": [1e-3, 1e-2]},
+    "windows": {"type": "int", "low": 2, "high": 4, "step": 2},
+    "context_length": 48,
+    "mode": {"type": "choice", "values": ["full", "lora"]},
+    "lora_rank": {"type": "choice", "values": [2, 4], "when": {"mode": "lora"}},
+}
+"""A space of 2 x 2 x (1 + 2) points."""
+
 
 class FakeTune:
     """Ray Tune's part without Ray: runs one trial after the other on a made-up learning curve."""
@@ -126,12 +135,16 @@ def test_without_early_stopping_all_complete(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == ["complete"] * 4
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])
 @pytest.mark.parametrize("untold", [False, True])
 @pytest.mark.parametrize("killed_after", [1, 4, 5, 9, 14])
 def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untold: bool, killed_after: int) -> None:
     """With one worker, trial by trial: parameters, results, states."""
-    recipe = small_recipe(budget={"trials": 10, "windows": 27}, search={"sampler": sampler, "startup_trials": 3})
+    recipe = small_recipe(
+        budget={"trials": 10, "windows": 27},
+        search={"sampler": sampler, "startup_trials": 3 if sampler == "tpe" else 1},
+        **({"search_space": STEPPED} if sampler == "grid" else {}),
+    )
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
     unbroken = new_study(tmp_path / "unbroken", recipe)
@@ -189,6 +202,62 @@ def test_a_driver_killed_over_a_first_point_enqueues_it_once(tmp_path: Path, num
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def _grid_sweep(folder: Path, trials: int = 99, first: list[dict[str, Any]] | None = None, seed: int = 0) -> list[Any]:
+    recipe = small_recipe(
+        search_space=STEPPED, budget={"trials": trials, "windows": 27}, search={"sampler": "grid"}, seed=seed
+    )
+    study = new_study(_made(folder), recipe)
+    study.note("first", first or [])
+    FakeTune(study, recipe).run()
+    return [trial.hyperparameters.model_dump(exclude_none=True) for trial in study.trials if trial.hyperparameters]
+
+
+def test_a_grid_holds_every_point_once_and_ends(tmp_path: Path) -> None:
+    """However many trials are allowed; a rank only with LoRA; in an order of its seed."""
+    points = _grid_sweep(tmp_path / "a")
+    assert len(points) == 2 * 2 * (1 + 2)
+    assert len({tuple(sorted(point.items())) for point in points}) == len(points)
+    assert all(("lora_rank" in point) == (point["mode"] == "lora") for point in points)
+    other = _grid_sweep(tmp_path / "b", seed=1)
+    assert other != points
+    assert sorted(map(repr, other)) == sorted(map(repr, points))
+
+
+def test_the_number_of_trials_caps_a_grid(tmp_path: Path) -> None:
+    """The points are those that would have come first."""
+    assert _grid_sweep(tmp_path / "a", trials=5) == _grid_sweep(tmp_path / "b")[:5]
+
+
+def test_first_points_order_a_grid(tmp_path: Path) -> None:
+    """Each takes all grid points that match it to the front; none is tried twice."""
+    first = [
+        {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "windows": 2}},
+        {"from": "b", "values": {"windows": 4}},
+    ]
+    points = _grid_sweep(tmp_path / "a", first=first)
+    assert len(points) == 12
+    assert all((p.get("lora_rank"), p["windows"]) == (4, 2) for p in points[:2])
+    assert [p["windows"] for p in points[2:]] == [4] * 6 + [2] * 4
+
+
+def test_a_gaussian_process_learns_from_full_budgets(tmp_path: Path) -> None:
+    """On a smooth curve what it proposes after its startup trials is better on average than chance."""
+
+    def scores(sampler: str) -> list[float]:
+        search = {"sampler": sampler, "startup_trials": 4}
+        recipe = small_recipe(
+            budget={"trials": 16, "windows": 27}, search=search, early_stopping={"kind": "none", "grace": 9}
+        )
+        study = new_study(_made(tmp_path / sampler), recipe)
+        FakeTune(study, recipe).run()
+        assert {trial.hyperparameters.mode for trial in study.trials if trial.hyperparameters} == {"full", "lora"}
+        return [trial.best.objective for trial in study.trials if trial.best]
+
+    learnt, drawn = scores("gp"), scores("random")
+    assert learnt[:4] == drawn[:4], "the startup trials are random ones"
+    assert sum(learnt[4:]) < 0.8 * sum(drawn[4:])
 
 
 def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:

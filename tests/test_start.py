@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chronotune.config.load import load_recipe
 from chronotune.config.points import outside
-from chronotune.start import first_points, vendor_defaults
+from chronotune.start import first_points, vendor_defaults, within_grid
 
 ON_GPUS = ["model=chronos-2", "search_space=full"]
 
@@ -61,3 +61,14 @@ def test_points_beyond_the_trials_are_named() -> None:
     points, said = first_points(load_recipe("steel", [*ON_GPUS, "budget.trials=1"]))
     assert len(points) == 2
     assert said == [f"tried first: {points[0]['from']}", f"left out: {points[1]['from']}: budget.trials is 1"]
+
+
+def test_a_grid_ends() -> None:
+    """Its size is said, and counts conditions; other samplers go on."""
+    overrides = ["search.sampler=grid", "search_space.learning_rate=1e-4", "budget.trials=7"]
+    recipe = load_recipe("smoke", overrides)
+    size = 2 * 2 * 2 * (1 + 2)  # windows, contexts, covariate sets, full or two ranks
+    assert within_grid(recipe, 1000) == size
+    assert within_grid(recipe, 7) == 7
+    assert first_points(recipe)[1][0] == f"a grid of {size} points, of which 7 are tried"
+    assert within_grid(load_recipe("smoke"), 1000) == 1000

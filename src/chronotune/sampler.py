@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 
+from chronotune.config.points import Values, grid, matches
 from chronotune.config.search import SearchConfig
-from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace
+from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, Scalar, SearchSpace
 
 
 def draw(space: SearchSpace) -> Callable[[optuna.Trial], Hyperparameters]:
@@ -38,11 +40,26 @@ def _suggest(trial: optuna.Trial, name: str, parameter: FloatRange | IntRange | 
             return parameter.value
 
 
+def grid_in_order(space: SearchSpace, seed: int, first: Sequence[Values]) -> list[dict[str, Scalar]]:
+    """Every point of a space once: those that match the points `first` in their order, the others at random.
+
+    So a grid that the number of trials cuts short is a fair sample of the whole.
+    """
+    whole = grid(space)
+    shuffled = [whole[index] for index in np.random.default_rng([seed, len(whole)]).permutation(len(whole))]
+    return sorted(shuffled, key=lambda point: next((i for i, one in enumerate(first) if matches(point, one)), math.inf))
+
+
 def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
     """The sampler that proposes trial `number`, seeded by it alone."""
     own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    if config.sampler == "random":
+    if config.sampler in ("random", "grid"):  # a point of a grid leaves nothing to draw
         return optuna.samplers.RandomSampler(seed=own_seed)
+    if config.sampler == "gp":
+        # what is not in every trial is drawn at random, as the recipe's key says: no warning each time
+        return optuna.samplers.GPSampler(
+            seed=own_seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False
+        )
     with warnings.catch_warnings():
         # group=True is marked experimental; without it conditional parameters fall out of the joint model
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

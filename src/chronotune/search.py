@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from chronotune.config.points import Values
 from chronotune.config.recipe import Recipe
-from chronotune.sampler import draw, sampler
+from chronotune.sampler import draw, grid_in_order, sampler
 from chronotune.study import Study, TrialRecord
 
 OBJECTIVE, BUDGET = "objective", "windows_seen"
@@ -79,6 +79,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
         self._first: list[Values] = [point["values"] for point in study.attribute(FIRST) or ()]
+        if recipe.search.sampler == "grid":
+            self._first = list(grid_in_order(recipe.search_space, recipe.seed, self._first))
+            self._wanted = min(wanted, len(self._first))
         self._closed = False
         for trial in study.trials:
             if trial.state != "running":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chronotune.config.points import Values, outside, searched
+from chronotune.config.points import Values, grid, outside, searched
 from chronotune.config.recipe import Recipe, distinct_sets
 
 LONGEST_OF_CHRONOS = 8192
@@ -46,11 +46,19 @@ def first_points(recipe: Recipe) -> tuple[list[dict[str, Any]], list[str]]:
             else:
                 found.append((name, values))
     points = _distinct([(name, searched(values, recipe.search_space)) for name, values in found])
+    if recipe.search.sampler == "grid":
+        size = len(grid(recipe.search_space))
+        said.insert(0, f"a grid of {size} points, of which {min(size, recipe.budget.trials)} are tried")
     tried = [point["from"] for point in points]
     if len(tried) > recipe.budget.trials:
         said.append(f"left out: {', '.join(tried[recipe.budget.trials :])}: budget.trials is {recipe.budget.trials}")
     tried = tried[: recipe.budget.trials]
     return points, ([f"tried first: {', '.join(tried)}"] if tried else []) + said
+
+
+def within_grid(recipe: Recipe, trials: int) -> int:
+    """As many trials as there are points to try: a grid ends."""
+    return min(trials, len(grid(recipe.search_space))) if recipe.search.sampler == "grid" else trials
 
 
 def _distinct(found: list[tuple[str, Values]]) -> list[dict[str, Any]]:

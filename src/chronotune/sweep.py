@@ -23,7 +23,7 @@ from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.forecaster import locate
 from chronotune.lease import Lease
 from chronotune.search import FIRST
-from chronotune.start import first_points
+from chronotune.start import first_points, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
@@ -131,10 +131,19 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
         refuse_changes(study.attribute("identity"), _identity(recipe, dataset, data))
         if study.attribute("ended") and not more_trials:
             return directory
+        _refuse_beyond_grid(recipe, study.attribute("trials"), more_trials)
         with connected(recipe.cluster):
             preflight(recipe, directory)
-            study.note("trials", study.attribute("trials") + more_trials)
+            study.note("trials", within_grid(recipe, study.attribute("trials") + more_trials))
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
+
+
+def _refuse_beyond_grid(recipe: Recipe, trials: int, more: int) -> None:
+    if more and within_grid(recipe, trials + more) == trials:
+        raise InputError(
+            f"--trials: a grid is extended up to its last point, but all {trials} were wanted already. "
+            f"Run a new sweep with another search space, or another search.sampler"
+        )
 
 
 class _Sweep:
@@ -212,7 +221,7 @@ def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, 
     return {
         "recipe": recipe.model_dump(mode="json"),
         "identity": _identity(recipe, dataset, data),
-        "trials": recipe.budget.trials,
+        "trials": within_grid(recipe, recipe.budget.trials),
         FIRST: first,
         "said": said,
         "chronotune": __version__,

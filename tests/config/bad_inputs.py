@@ -182,6 +182,20 @@ def _rules_between_keys() -> list[BadInput]:
             "my.yaml:12: search.enqueue[1].windows: must be 2 to 4 in steps of 2, but is 3."
             " Change it, or widen search_space.windows",
         ),
+        _set(
+            "a grid of a continuous range",
+            "search.sampler=grid",
+            message="--set: search.sampler: is grid, which needs choices or steps, but search_space.learning_rate is a"
+            " continuous range. Write {type: choice, values: [...]} there, or use another sampler",
+        ),
+        _set(
+            "a grid without an end",
+            "search.sampler=grid",
+            "search_space.learning_rate=1e-4",
+            "search_space.windows={type: int, low: 1, high: 100000}",
+            message="--set: search.sampler: is grid, which must have at most 100,000 points, but the space has up to"
+            " 1,600,000. Leave fewer values in the space, or use another sampler",
+        ),
         _yaml(
             "a first point with a rank but without LoRA",
             "cluster: local",

@@ -1,8 +1,9 @@
-"""Points of a search space, whole or in part: whether one lies in it."""
+"""Points of a search space, whole or in part: whether one lies in it, and the grid of all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from chronotune.config.space import Choice, Fixed, FloatRange, IntRange, Scalar, SearchSpace
@@ -64,6 +65,52 @@ def searched(values: Values, space: SearchSpace) -> dict[str, Scalar]:
     """The part of a point that the space searches, each value as the space writes it (8, not 8.0)."""
     entries = space.parameters
     return {name: _written(entries[name], v) for name, v in values.items() if not isinstance(entries[name], Fixed)}
+
+
+def matches(point: Values, partial: Values) -> bool:
+    """Whether `point` has all the values of `partial`."""
+    return all(name in point and _same(point[name], value) for name, value in partial.items())
+
+
+def continuous(space: SearchSpace) -> list[str]:
+    """Parameters with endlessly many values, of which no grid can be made."""
+    return [n for n, p in space.parameters.items() if isinstance(p, FloatRange) and p.low < p.high]
+
+
+def grid_size(space: SearchSpace) -> int:
+    """At most this many points has the grid of a space; conditions may leave fewer."""
+    return math.prod(len(_values(parameter)) for parameter in space.parameters.values())
+
+
+def grid(space: SearchSpace) -> list[dict[str, Scalar]]:
+    """Every point of a space without continuous ranges, each once; what the space fixes is left out."""
+    return list(_points({}, list(space.parameters.items()), fixed(space)))
+
+
+def _points(
+    chosen: dict[str, Scalar], rest: Sequence[tuple[str, FloatRange | IntRange | Choice | Fixed]], known: Values
+) -> Iterator[dict[str, Scalar]]:
+    if not rest:
+        yield chosen
+        return
+    (name, parameter), later = rest[0], rest[1:]
+    if isinstance(parameter, Fixed) or not parameter.applies({**known, **chosen}):
+        yield from _points(chosen, later, known)
+        return
+    for value in _values(parameter):
+        yield from _points({**chosen, name: value}, later, known)
+
+
+def _values(parameter: FloatRange | IntRange | Choice | Fixed) -> Sequence[Any]:
+    match parameter:
+        case FloatRange():
+            return [parameter.low]
+        case IntRange():
+            return range(parameter.low, parameter.high + 1, parameter.step)
+        case Choice():
+            return parameter.values
+        case Fixed():
+            return [parameter.value]
 
 
 def _written(parameter: FloatRange | IntRange | Choice | Fixed, value: Scalar) -> Scalar:

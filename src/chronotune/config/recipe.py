@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from chronotune.config.base import Breach, Declaration, Name, refuse
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.model import ModelPreset
-from chronotune.config.search import Point, SearchConfig, points_outside
+from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
 
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
@@ -148,6 +148,7 @@ class Recipe(Declaration):
                 *_lora_without_rank(self),
                 *_late_grace(self),
                 *points_outside(self.search, self.search_space),
+                *no_grid(self.search, self.search_space),
             ]
         )
         return self

@@ -8,8 +8,11 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from chronotune.config.base import Breach, Declaration
-from chronotune.config.points import Values, outside
+from chronotune.config.points import Values, continuous, grid_size, outside
 from chronotune.config.space import Mode, SearchSpace
+
+LARGEST_GRID = 100_000
+"""Points of a grid beyond which it cannot be meant."""
 
 
 class Point(Declaration):
@@ -32,8 +35,14 @@ class Point(Declaration):
 class SearchConfig(Declaration):
     """How configurations are proposed."""
 
-    sampler: Literal["tpe", "random"] = Field("tpe", description="tpe: learn from past trials; random: do not.")
-    startup_trials: PositiveInt = Field(8, description="Random trials before TPE begins to learn.")
+    sampler: Literal["tpe", "random", "gp", "grid"] = Field(
+        "tpe",
+        description="tpe: learn from all past trials, those that were stopped early included. random: do not learn. "
+        "gp: a Gaussian process over the trials of full budget only, which suits early_stopping.kind: none; "
+        "lora_rank, which not every trial has, is drawn at random. "
+        "grid: every point of a space of choices and steps once, in random order.",
+    )
+    startup_trials: PositiveInt = Field(8, description="Random trials before tpe or gp begins to learn.")
     enqueue: list[Point] = Field(
         default_factory=list, description="Points of the search space that are tried first, in this order."
     )
@@ -51,3 +60,15 @@ def points_outside(config: SearchConfig, space: SearchSpace) -> Iterator[Breach]
             change = f"Change it, or widen search_space.{name}"
             remedy = change if rule.startswith("must") else "Leave it out, or set what it asks for beside it"
             yield Breach(("search", "enqueue", number, name), rule, remedy)
+
+
+def no_grid(config: SearchConfig, space: SearchSpace) -> Iterator[Breach]:
+    """Why no grid can be made of a recipe's space, if one is wanted."""
+    if config.sampler != "grid":
+        return
+    for name in continuous(space):
+        rule = f"is grid, which needs choices or steps, but search_space.{name} is a continuous range"
+        yield Breach(("search", "sampler"), rule, "Write {type: choice, values: [...]} there, or use another sampler")
+    if (size := grid_size(space)) > LARGEST_GRID:
+        rule = f"is grid, which must have at most {LARGEST_GRID:,} points, but the space has up to {size:,}"
+        yield Breach(("search", "sampler"), rule, "Leave fewer values in the space, or use another sampler")
