@@ -6,6 +6,7 @@ what an unbroken one would have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,9 @@ OBJECTIVE, BUDGET = "objective", "windows_seen"
 FIRST = "first"
 """Attribute of the study: the points that its first trials take, one a trial, as `start.first_points` lists them."""
 
+EXTENDED = "extended"
+"""Attribute of the study: how many trials had ended when it was last extended; patience begins anew there."""
+
 ZERO_SHOT = "zero_shot"
 """Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
 
@@ -38,7 +42,7 @@ def scheduler(recipe: Recipe) -> TrialScheduler:
         metric=OBJECTIVE,
         mode="min",
         max_t=recipe.rungs[-1],
-        grace_period=min(recipe.early_stopping.grace, recipe.rungs[-1]),
+        grace_period=recipe.rungs[0],
         reduction_factor=recipe.early_stopping.reduction,
     )
 
@@ -59,6 +63,22 @@ def was_stopped(record: TrialRecord, others: Sequence[TrialRecord], recipe: Reci
         if other.number != record.number and other.state != "running":
             remember(again, f"past-{other.number}", other)
     return remember(again, "it", record) == str(TrialScheduler.STOP)
+
+
+def unimproved(trials: Sequence[TrialRecord], since: int = 0) -> int:
+    """How many trials have ended since the best of full budget last improved; 0 while there is none.
+
+    Args:
+        trials: In any state; those that failed, and so say nothing, do not count.
+        since: Only those count that ended after this many others.
+    """
+    ended = [trial for trial in trials if trial.state in ("complete", "pruned") and trial.best and trial.ended]
+    ended.sort(key=lambda trial: (trial.ended, trial.number))
+    best, last = math.inf, None
+    for position, trial in enumerate(ended, start=1):
+        if trial.state == "complete" and trial.best and trial.best.objective < best:
+            best, last = trial.best.objective, position
+    return 0 if last is None else len(ended) - max(last, since)
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
@@ -82,6 +102,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         if recipe.search.sampler == "grid":
             self._first = list(grid_in_order(recipe.search_space, recipe.seed, self._first))
             self._wanted = min(wanted, len(self._first))
+        self._since: int = study.attribute(EXTENDED) or 0
         self._closed = False
         for trial in study.trials:
             if trial.state != "running":
@@ -92,7 +113,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         self._closed = True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next configuration; None while every slot is taken; FINISHED when all trials were handed out."""
+        """The next configuration; None to be asked again later; FINISHED when nothing will come any more."""
         if len(self._numbers) >= self._slots():
             return None
         if self._zero_shot_due:
@@ -101,7 +122,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
             return {ZERO_SHOT: True}
         record = self._next()
         if record is None:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            # out of patience, but what still runs may improve on the best
+            return None if self._numbers and self._has_room() else Searcher.FINISHED
         assert record.hyperparameters is not None
         self._numbers[trial_id] = record.number
         remember(self._asha, trial_id, record)
@@ -117,14 +139,30 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
                 return record
             ended = self._study.finish(record.number, self._recipe.rungs[-1])
             remember(self._asha, f"past-{record.number}", ended)
-        number = len(self._study.trials)
-        if not self.wants_more(number):
+        if not self.wants_more():
             return None
+        number = len(self._study.trials)
         return self._study.ask(self._sampler(number), self._draw, self._given(number))
 
-    def wants_more(self, trials: int) -> bool:
-        """Whether the sweep wants more trials than this many, and has the time."""
-        return trials < self._wanted and not self._closed
+    def wants_more(self) -> bool:
+        """Whether the sweep wants another trial, and has the time and the patience."""
+        return self._has_room() and not self._is_out_of_patience()
+
+    def _has_room(self) -> bool:
+        return len(self._study.trials) < self._wanted and not self._closed
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self._recipe.budget.patience
+        return patience is not None and unimproved(self._study.trials, self._since) >= patience
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Why no more trials come although more were wanted."""
+        if len(self._study.trials) >= self._wanted:
+            return None
+        if self._closed:
+            return "budget.minutes is spent"
+        return f"the best has not improved for {self._recipe.budget.patience} trials (budget.patience)"
 
     def _given(self, number: int) -> Values:
         """What is given of trial `number`; its sampler chooses the rest."""

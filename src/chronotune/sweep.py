@@ -22,12 +22,12 @@ from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.forecaster import locate
 from chronotune.lease import Lease
-from chronotune.search import FIRST
+from chronotune.search import EXTENDED, FIRST
 from chronotune.start import first_points, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
-from chronotune.tuner import RemoteWorker, run_tuner, terminated_like_interrupted
+from chronotune.tuner import MINUTES, SPENT, RemoteWorker, run_tuner, terminated_like_interrupted
 
 log = logging.getLogger("chronotune.sweep")
 
@@ -105,19 +105,23 @@ def _with_its_store(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"uri": uri})})
 
 
-def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher | None = None) -> Path:
+def resume_sweep(
+    directory: str | Path, more_trials: int = 0, watcher: Watcher | None = None, more_minutes: float = 0
+) -> Path:
     """Go on with a sweep after any end: killed, interrupted, or finished and now extended.
 
     Args:
         directory: The sweep's folder.
         more_trials: Trials to add to those that were wanted.
         watcher: Sees the progress.
+        more_minutes: Wall time to add to `budget.minutes`.
 
     Returns:
         The sweep's folder.
 
     Raises:
-        InputError: There is no sweep, somebody drives it, or its data, model or budget have changed.
+        InputError: There is no sweep, somebody drives it, its data, model or budget have changed, or it cannot be
+            extended like that.
     """
     directory = Path(directory).resolve()
     if not (directory / "recipe.yaml").exists():
@@ -129,21 +133,43 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), _identity(recipe, dataset, data))
-        if study.attribute("ended") and not more_trials:
+        if study.attribute("ended") and not more_trials and not more_minutes:
             return directory
-        _refuse_beyond_grid(recipe, study.attribute("trials"), more_trials)
+        _refuse_extension(recipe, study, more_trials, more_minutes)
         with connected(recipe.cluster):
             preflight(recipe, directory)
-            study.note("trials", within_grid(recipe, study.attribute("trials") + more_trials))
+            _extend(recipe, study, more_trials, more_minutes)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
-def _refuse_beyond_grid(recipe: Recipe, trials: int, more: int) -> None:
-    if more and within_grid(recipe, trials + more) == trials:
+def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
+    wanted, limit = study.attribute("trials"), _minutes(recipe, study)
+    if trials and within_grid(recipe, wanted + trials) == wanted:
         raise InputError(
-            f"--trials: a grid is extended up to its last point, but all {trials} were wanted already. "
+            f"--trials: a grid is extended up to its last point, but all {wanted} were wanted already. "
             f"Run a new sweep with another search space, or another search.sampler"
         )
+    if minutes and limit is None:
+        raise InputError("--minutes: adds to budget.minutes, but this sweep has no limit of time. Leave it out")
+    if trials and limit is not None and (study.attribute(SPENT) or 0) >= (limit + minutes) * 60:
+        raise InputError(
+            f"--trials: new trials need time, but all of budget.minutes ({limit:g}) is spent. Add some with --minutes"
+        )
+
+
+def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
+    """Note what is added. Patience begins anew: whoever extends a sweep has some."""
+    if trials or minutes:
+        study.note(EXTENDED, sum(trial.state in ("complete", "pruned") for trial in study.trials))
+    study.note("trials", within_grid(recipe, study.attribute("trials") + trials))
+    if minutes:
+        study.note(MINUTES, (_minutes(recipe, study) or 0) + minutes)
+
+
+def _minutes(recipe: Recipe, study: Study) -> float | None:
+    """The limit of wall time, with what was added to it."""
+    noted: float | None = study.attribute(MINUTES)
+    return recipe.budget.minutes if noted is None else noted
 
 
 class _Sweep:

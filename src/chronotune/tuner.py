@@ -29,6 +29,9 @@ log = logging.getLogger("chronotune.tuner")
 SPENT = "seconds"
 """Attribute of the study: wall time that its drivers have spent searching."""
 
+MINUTES = "minutes"
+"""Attribute of the study: `budget.minutes` and what was added to it; absent while nothing was."""
+
 MAX_WORKER_DEATHS = 2
 """How often a trial is started again from its last checkpoint when its worker dies."""
 
@@ -46,6 +49,7 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
         KeyboardInterrupt: Ctrl-C was pressed; running trials go on at the next call.
     """
     recipe = assignment.recipe
+    study.note("stopped", None)
     asha = scheduler(recipe)
     searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
     recorder = _Recorder(study, searcher, assignment, on_record)
@@ -83,6 +87,7 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     if recorder.failure:
         raise ChronotuneError(f"the untouched model must be scored to compare with, but: {recorder.failure}")
     _raise_if_interrupted(study, searcher)
+    study.note("stopped", searcher.stopped_by)
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def _restore(handler: Any) -> None:
 def _raise_if_interrupted(study: Study, searcher: StudySearcher) -> None:
     """Tune swallows a Ctrl-C: it returns as if all were done."""
     trials = study.trials
-    if any(trial.state == "running" for trial in trials) or searcher.wants_more(len(trials)):
+    if any(trial.state == "running" for trial in trials) or searcher.wants_more():
         raise KeyboardInterrupt
 
 
@@ -125,6 +130,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         self._study, self._searcher, self._on_record = study, searcher, on_record
         self._assignment, self._began = assignment, time.monotonic()
         self._spent_before = study.attribute(SPENT) or 0.0
+        self._minutes = study.attribute(MINUTES) or assignment.recipe.budget.minutes
         self.failure: str | None = None
         """Why the untouched model could not be scored: without a reference there is no sweep."""
 
@@ -177,8 +183,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Propose nothing more once the time is up."""
-        minutes = self._assignment.recipe.budget.minutes
-        if minutes is not None and self._spent() > minutes * 60:
+        if self._minutes is not None and self._spent() > self._minutes * 60:
             self._searcher.close()
 
 

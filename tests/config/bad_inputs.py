@@ -160,7 +160,7 @@ def _rules_between_keys() -> list[BadInput]:
             "grace: 16",
             "grace: 160",
             "my.yaml:7: early_stopping.grace: must not exceed budget.windows, but 160 > 48."
-            " Lower it to about a ninth of budget.windows",
+            " Remove it: by default it fits",
         ),
         _yaml(
             "a column with two roles",

@@ -81,6 +81,9 @@ class Budget(Declaration):
         "written by export where memory did not hold search_space.windows at once.",
     )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts.")
+    patience: PositiveInt | None = Field(
+        None, description="No new trial starts when the best has not improved for so many finished trials."
+    )
     keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
 
     @model_validator(mode="after")
@@ -95,7 +98,11 @@ class EarlyStopping(Declaration):
     """ASHA on windows seen: at each rung only the best share goes on."""
 
     kind: Literal["asha", "none"] = Field("asha", description="none: every trial gets its full budget.")
-    grace: PositiveInt = Field(description="Windows of the first rung: no trial is judged before.")
+    grace: PositiveInt | None = Field(
+        None,
+        description="Windows of the first rung: no trial is judged before. "
+        "null: budget.windows / reduction^2, which makes two rungs before the end.",
+    )
     reduction: int = Field(3, ge=2, description="One in this many goes on; each rung is this many times the last.")
 
 
@@ -118,17 +125,24 @@ class Recipe(Declaration):
     search_space: SearchSpace = Field(description="What may vary between trials.")
     objective: Objective = Field("sql", description="Validation metric to minimise, in original units.")
     budget: Budget = Field(description="What the sweep may spend.")
-    early_stopping: EarlyStopping = Field(description="When a trial is given up.")
+    early_stopping: EarlyStopping = Field(EarlyStopping(), description="When a trial is given up.")
     search: SearchConfig = Field(SearchConfig(), description="How configurations are proposed.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
     cluster: ClusterProfile = Field(description="Where the trials run.")
 
     @property
+    def grace(self) -> int:
+        """Windows of the first rung."""
+        # rounded up: rounded down, the third rung would lie just before the end
+        default = -(-self.budget.windows // self.early_stopping.reduction**2)
+        return self.early_stopping.grace or default
+
+    @property
     def rungs(self) -> tuple[int, ...]:
         """Windows seen at which a trial is scored, the last being where its training ends."""
         end = self.budget.stop_at or self.budget.windows
-        rungs, rung = [], self.early_stopping.grace
+        rungs, rung = [], self.grace
         while rung < end:
             rungs.append(rung)
             rung *= self.early_stopping.reduction
@@ -222,11 +236,11 @@ def _lora_without_rank(recipe: Recipe) -> Iterator[Breach]:
 
 
 def _late_grace(recipe: Recipe) -> Iterator[Breach]:
-    if (grace := recipe.early_stopping.grace) > (windows := recipe.budget.windows):
+    if (grace := recipe.grace) > (windows := recipe.budget.windows):
         yield Breach(
             ("early_stopping", "grace"),
             f"must not exceed budget.windows, but {grace} > {windows}",
-            "Lower it to about a ninth of budget.windows",
+            "Remove it: by default it fits",
         )
 
 
