@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from ray.tune.search import Searcher
 
@@ -145,7 +146,9 @@ def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untol
         "budget": {"trials": 10, "windows": 27},
         "search": {"sampler": sampler, "startup_trials": 3 if sampler == "tpe" else 1},
     }
-    recipe = small_recipe(**parts, **({"search_space": STEPPED} if sampler == "grid" else {}))
+    if sampler == "grid":
+        parts["search_space"] = STEPPED
+    recipe = small_recipe(**parts)
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
     unbroken = new_study(tmp_path / "unbroken", recipe)
@@ -259,6 +262,75 @@ def test_a_gaussian_process_learns_from_full_budgets(tmp_path: Path) -> None:
     learnt, drawn = scores("gp"), scores("random")
     assert learnt[:4] == drawn[:4], "the startup trials are random ones"
     assert sum(learnt[4:]) < 0.8 * sum(drawn[4:])
+
+
+def _imports(count: int) -> list[dict[str, Any]]:
+    """Results of an earlier sweep: best where the learning rate is about 5e-3 with LoRA of rank 4."""
+    rates = [10 ** (-4 + 2 * n / (count - 1)) for n in range(count)]
+    fixed = {"windows": 2, "accumulation": 1, "context_length": 48, "covariates": "all", "mode": "lora", "lora_rank": 4}
+    return [
+        {
+            "from": f"trial {n}",
+            "state": "complete" if n % 2 else "pruned",
+            "values": {"learning_rate": rate, **fixed},
+            "results": [[3, 1 + abs(math.log10(rate / 5e-3))], [27 if n % 2 else 9, abs(math.log10(rate / 5e-3))]],
+        }
+        for n, rate in enumerate(rates)
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_sampler_learns_from_earlier_sweeps(tmp_path: Path, sampler: str) -> None:
+    """From the first trial on, with no random start; the study itself and the rungs do not hold them."""
+    recipe = small_recipe(search={"sampler": sampler, "startup_trials": 8})
+    study = new_study(tmp_path, recipe)
+    study.note("imports", _imports(24))
+    asha = FakeTune(study, recipe)
+    asha.run()
+    points = [trial.hyperparameters for trial in study.trials if trial.hyperparameters]
+    assert len(study.trials) == len(points) == 4
+    assert all(abs(math.log10(point.learning_rate / 5e-3)) < 0.7 for point in points[:2])
+    assert study.trials[0].state == "complete", "the first at each rung goes on"
+
+
+@pytest.mark.parametrize("killed_after", [1, 5, 9])
+def test_a_resumed_sweep_still_sees_its_imports(tmp_path: Path, killed_after: int) -> None:
+    """They are in its study: it equals the unbroken one, and one without them differs."""
+    recipe = small_recipe(budget={"trials": 6, "windows": 27}, search={"startup_trials": 3})
+    unbroken, broken, without = (new_study(_made(tmp_path / name), recipe) for name in ("a", "b", "c"))
+    for study in (unbroken, broken):
+        study.note("imports", _imports(12))
+        study.note("first", FIRST_POINTS[:1])
+    FakeTune(unbroken, recipe).run()
+    FakeTune(broken, recipe).run(until=killed_after)
+    resumed = Study.reopen(tmp_path / "b")
+    FakeTune(resumed, recipe).run()
+    assert table(resumed) == table(unbroken)
+    assert unbroken.trials[0].hyperparameters is not None
+    assert FIRST_POINTS[0]["values"].items() <= unbroken.trials[0].hyperparameters.model_dump().items()  # type: ignore[attr-defined]
+    FakeTune(without, recipe).run()
+    assert table(without) != table(unbroken)
+
+
+def test_imports_are_asked_beside_running_trials(tmp_path: Path) -> None:
+    """With several slots the study in memory holds trials that still run."""
+    study = new_study(tmp_path)
+    study.note("zero_shot", [])
+    study.note("imports", _imports(12))
+    tune = FakeTune(study, small_recipe())
+    tune.searcher._slots = lambda: 3
+    assert [tune.suggest()[1]["number"] for _ in range(3)] == [0, 1, 2]
+
+
+def test_imports_have_the_distributions_that_are_drawn_from() -> None:
+    """Else a sampler would keep them apart from the study's own trials."""
+    space = small_recipe().search_space
+    [trial, *_] = proposing.imported(_imports(2), space)
+    own = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    own.enqueue_trial({"mode": "lora"})
+    drawn = own.ask()
+    proposing.draw(space)(drawn)
+    assert trial.distributions == drawn.distributions
 
 
 def _ended(number: int, score: float, state: State = "complete") -> TrialRecord:

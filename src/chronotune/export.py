@@ -135,7 +135,8 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits:
     budget = recipe.budget.model_copy(update=changes)
     space = recipe.search_space.collapse(point)
     tracking = recipe.tracking.model_copy(update={"uri": None})
-    search = recipe.search.model_copy(update={"enqueue": [], "vendor_defaults": False})  # nothing is left to search
+    nothing = {"enqueue": [], "vendor_defaults": False, "warm_start": []}
+    search = recipe.search.model_copy(update=nothing)  # one point leaves nothing to search
     return recipe.model_copy(update={"budget": budget, "search_space": space, "search": search, "tracking": tracking})
 
 

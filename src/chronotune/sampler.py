@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,34 @@ def _suggest(trial: optuna.Trial, name: str, parameter: FloatRange | IntRange | 
             return trial.suggest_categorical(name, parameter.values)
         case Fixed():
             return parameter.value
+
+
+def imported(trials: Sequence[Mapping[str, Any]], space: SearchSpace) -> list[optuna.trial.FrozenTrial]:
+    """Trials of earlier sweeps, as `start.Start.imports` lists them, for a sampler to learn from."""
+    return [
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState[trial["state"].upper()],
+            value=min(objective for _, objective in trial["results"]),
+            params=dict(trial["values"]),
+            distributions={name: _distribution(space.parameters[name]) for name in trial["values"]},
+            intermediate_values=dict(trial["results"]),
+        )
+        for trial in trials
+    ]
+
+
+def _distribution(parameter: FloatRange | IntRange | Choice | Fixed) -> optuna.distributions.BaseDistribution:
+    """What `_suggest` draws from."""
+    match parameter:
+        case FloatRange():
+            return optuna.distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+        case IntRange():
+            low, high = parameter.low, parameter.high
+            return optuna.distributions.IntDistribution(low, high, log=parameter.log, step=parameter.step)
+        case Choice():
+            return optuna.distributions.CategoricalDistribution(parameter.values)
+        case Fixed():
+            return optuna.distributions.CategoricalDistribution([parameter.value])
 
 
 def grid_in_order(space: SearchSpace, seed: int, first: Sequence[Values]) -> list[dict[str, Scalar]]:

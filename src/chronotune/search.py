@@ -17,14 +17,17 @@ from ray.tune.search import Searcher
 
 from chronotune.config.points import Values
 from chronotune.config.recipe import Recipe
-from chronotune.sampler import draw, grid_in_order, sampler
+from chronotune.sampler import draw, grid_in_order, imported, sampler
 from chronotune.study import Study, TrialRecord
 
 OBJECTIVE, BUDGET = "objective", "windows_seen"
 """Keys of a result that ASHA compares by, and along."""
 
 FIRST = "first"
-"""Attribute of the study: the points that its first trials take, one a trial, as `start.first_points` lists them."""
+"""Attribute of the study: the points that its first trials take, one a trial, as `start.Start.points` lists them."""
+
+IMPORTS = "imports"
+"""Attribute of the study: trials of earlier sweeps that only the sampler sees, as `start.Start.imports` lists them."""
 
 EXTENDED = "extended"
 """Attribute of the study: how many trials had ended when it was last extended; patience begins anew there."""
@@ -102,6 +105,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         if recipe.search.sampler == "grid":
             self._first = list(grid_in_order(recipe.search_space, recipe.seed, self._first))
             self._wanted = min(wanted, len(self._first))
+        self._imports = imported(study.attribute(IMPORTS) or (), recipe.search_space)
         self._since: int = study.attribute(EXTENDED) or 0
         self._closed = False
         for trial in study.trials:
@@ -142,7 +146,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         if not self.wants_more():
             return None
         number = len(self._study.trials)
-        return self._study.ask(self._sampler(number), self._draw, self._given(number))
+        return self._study.ask(self._sampler(number), self._draw, self._given(number), self._imports)
 
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""

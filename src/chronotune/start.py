@@ -1,15 +1,94 @@
-"""What a new sweep begins with: the recipe's own points, then the vendors' defaults."""
+"""What a new sweep begins with: the recipe's own points, earlier sweeps, the vendors' defaults.
+
+All of it is written into the study when it is made, so that a resume needs nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from chronotune.config.points import Values, grid, outside, searched
-from chronotune.config.recipe import Recipe, distinct_sets
+from chronotune.config.recipe import DataConfig, Recipe, distinct_sets
+from chronotune.study import Reading, TrialRecord, read
 
 LONGEST_OF_CHRONOS = 8192
 """Steps of context that Chronos-2 trains on unless `fit` is told otherwise."""
+
+RULER = ("data", "ruler", "model", "budget")
+"""Parts of a sweep's identity that must be equal for the results of one to count in another."""
+
+BEST = 3
+"""Points that are tried again when an earlier sweep's results do not count."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a study is given when it is made, as JSON values."""
+
+    points: list[dict[str, Any]]
+    """For the first trials, one each: `from`, and `values` by name; no two with equal values."""
+    imports: list[dict[str, Any]]
+    """Trials of earlier sweeps that count for the sampler: `from`, `state`, `values`, `results` (windows, score)."""
+    said: list[str]
+    """A sentence on each thing that the user should know: what comes first, and what was left out and why."""
+
+
+def start(recipe: Recipe, identity: Mapping[str, str]) -> Start:
+    """What a new sweep of `recipe` begins with; `identity` is its own.
+
+    Raises:
+        InputError: A folder of `search.warm_start` holds no sweep.
+    """
+    found, imports, told = [], [], []
+    for folder in recipe.search.warm_start:
+        reading = read(Path(folder))
+        trials = _inside(reading, recipe)
+        why = _why_not(reading, recipe, identity)
+        if not why:
+            imports += [_import(reading.name, trial, values) for trial, values in trials]
+            told.append(f"{len(trials)} of {len(reading.trials)} trials of {reading.name} count for the sampler")
+        else:
+            best = sorted(trials, key=lambda pair: _rank(pair[0]))[:BEST]
+            found += [(f"trial {trial.number} of {reading.name}", values) for trial, values in best]
+            told.append(f"of {reading.name} only the {len(best)} best points of the space are tried, because {why}")
+    points, said = first_points(recipe, found)
+    return Start(points, imports, told + said)
+
+
+def _inside(reading: Reading, recipe: Recipe) -> list[tuple[TrialRecord, Values]]:
+    """Ended trials with a result whose points lie in the space, and the part of them that is searched."""
+    earlier = DataConfig.model_validate(reading.attributes["recipe"]["data"]).sets
+    names = {columns: name for name, columns in distinct_sets(recipe).items()}
+    found: list[tuple[TrialRecord, Values]] = []
+    for trial in reading.trials:
+        if trial.state not in ("complete", "pruned") or not trial.best or not trial.hyperparameters:
+            continue
+        values = trial.hyperparameters.model_dump(exclude_none=True)
+        values["covariates"] = names.get(earlier[values["covariates"]], "")  # the same columns may have another name
+        if not outside(values, recipe.search_space):
+            found.append((trial, searched(values, recipe.search_space)))
+    return found
+
+
+def _why_not(reading: Reading, recipe: Recipe, identity: Mapping[str, str]) -> str:
+    """Why the results of an earlier sweep do not count; empty when they do."""
+    theirs = reading.attributes["identity"]
+    if differing := [key for key in RULER if theirs.get(key) != identity.get(key)]:
+        return f"{' and '.join(differing)} differ{'s' if len(differing) == 1 else ''}"
+    return "" if recipe.search.sampler in ("tpe", "gp") else f"sampler {recipe.search.sampler} does not learn"
+
+
+def _rank(trial: TrialRecord) -> tuple[bool, float, int]:
+    assert trial.best is not None
+    return trial.state != "complete", trial.best.objective, trial.number
+
+
+def _import(name: str, trial: TrialRecord, values: Values) -> dict[str, Any]:
+    results = [[result.windows_seen, result.objective] for result in trial.results]
+    return {"from": f"trial {trial.number} of {name}", "state": trial.state, "values": values, "results": results}
 
 
 def vendor_defaults(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -30,14 +109,15 @@ def vendor_defaults(recipe: Recipe) -> dict[str, dict[str, Any]]:
     }
 
 
-def first_points(recipe: Recipe) -> tuple[list[dict[str, Any]], list[str]]:
+def first_points(recipe: Recipe, earlier: Sequence[tuple[str, Values]] = ()) -> tuple[list[dict[str, Any]], list[str]]:
     """The points that a new sweep tries before it draws any, and what there is to say of them.
 
-    Returns:
-        One mapping a trial, with `from` and `values` (searched hyperparameters by name), no two with equal values;
-        and a sentence on each thing that the user should know: what comes first, and what was left out and why.
+    Args:
+        recipe: Its own points come first, the vendors' defaults last.
+        earlier: Points of earlier sweeps that lie in the space, each with where it comes from.
     """
-    found = [(f"search.enqueue {number}", point.values) for number, point in enumerate(recipe.search.enqueue)]
+    found = [(f"search.enqueue[{number}]", point.values) for number, point in enumerate(recipe.search.enqueue)]
+    found += earlier
     said = []
     if recipe.search.vendor_defaults:
         for name, values in vendor_defaults(recipe).items():

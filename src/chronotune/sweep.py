@@ -22,8 +22,8 @@ from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.forecaster import locate
 from chronotune.lease import Lease
-from chronotune.search import EXTENDED, FIRST
-from chronotune.start import first_points, within_grid
+from chronotune.search import EXTENDED, FIRST, IMPORTS
+from chronotune.start import start, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
@@ -67,12 +67,13 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
     locate(recipe.model)
     recipe = _with_its_store(pinned(recipe))
     data = trial_data(dataset, recipe)
+    attributes = _attributes(recipe, dataset, data)
     with connected(recipe.cluster):
         preflight(recipe, directory)
         _make(directory)
         with Lease(directory):
             (directory / "recipe.yaml").write_text(dump_recipe(recipe))
-            study = Study.create(directory, directory.name, _attributes(recipe, dataset, data))
+            study = Study.create(directory, directory.name, attributes)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
@@ -243,13 +244,15 @@ class _Sweep:
 
 def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, Any]:
     """What a new study knows of itself."""
-    first, said = first_points(recipe)
+    identity = _identity(recipe, dataset, data)
+    begin = start(recipe, identity)
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "identity": _identity(recipe, dataset, data),
+        "identity": identity,
         "trials": within_grid(recipe, recipe.budget.trials),
-        FIRST: first,
-        "said": said,
+        FIRST: begin.points,
+        IMPORTS: begin.imports,
+        "said": begin.said,
         "chronotune": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -51,6 +51,11 @@ class SearchConfig(Declaration):
         description="Try the settings that AutoGluon (LoRA) and the Chronos-2 quickstart (full) recommend before "
         "anything is drawn, each if all of its values lie in the search space.",
     )
+    warm_start: list[str] = Field(
+        default_factory=list,
+        description="Folders of earlier sweeps. Where data, ruler, model and budget are the same their results count "
+        "for the sampler; else their few best points are tried first. Points outside the search space are left out.",
+    )
 
 
 def points_outside(config: SearchConfig, space: SearchSpace) -> Iterator[Breach]:
