@@ -122,7 +122,8 @@ def first_points(recipe: Recipe, earlier: Sequence[tuple[str, Values]] = ()) -> 
     if recipe.search.vendor_defaults:
         for name, values in vendor_defaults(recipe).items():
             if reasons := outside(values, recipe.search_space):
-                said.append(f"left out: {name}: {_joined(reasons)}")
+                values_outside = ", ".join(f"{key} {values[key]}" for key in reasons)
+                said.append(f"left out: {name}: outside the search space with {values_outside}")
             else:
                 found.append((name, values))
     points = _distinct([(name, searched(values, recipe.search_space)) for name, values in found])
@@ -147,7 +148,3 @@ def _distinct(found: list[tuple[str, Values]]) -> list[dict[str, Any]]:
         if values not in [point["values"] for point in points]:
             points.append({"from": name, "values": dict(values)})
     return points
-
-
-def _joined(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"{name} {rule}" for name, rule in reasons.items())
