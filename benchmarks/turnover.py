@@ -177,7 +177,7 @@ def configurations(recipe: Recipe) -> tuple[Any, ...]:
     """Those that our sweep tries under the random sampler."""
     import optuna
 
-    from chronotune.search import draw, sampler
+    from chronotune.sampler import draw, sampler
 
     study, suggest = optuna.create_study(), draw(recipe.search_space)
     points = []

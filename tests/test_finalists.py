@@ -212,7 +212,7 @@ def drive(study: Study, until: float = math.inf, untold: bool = False) -> list[d
     while True:
         proposal = searcher.suggest(f"t{len(given)}")
         if proposal == searcher.FINISHED:
-            assert not searcher.wants_more(len(second.trials))
+            assert not searcher.wants_more()
             return given
         assert isinstance(proposal, dict)
         assert searcher.suggest("too many") is None

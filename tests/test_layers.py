@@ -13,11 +13,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
-    "words": "errors config config.base config.cluster config.model config.recipe config.space",
+    "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
+    "config.space",
     "pure": "data data.* metrics segments significance verdict scoring memory catalog lease config.lines config.faults "
     "config.resolve config.load",
-    "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained search study trainable "
-    "trees tracking.*",
+    "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained sampler search start "
+    "study trainable trees tracking.*",
     "story": "evaluation export finalists repeats results serving sweep train trial tuner",
     "faces": "__init__ __main__ cli progress report",
 }
@@ -25,6 +26,8 @@ LAYERS = {
 
 SIDEWAYS = {
     ("search", "study"),  # the study is the one record that both read
+    ("search", "sampler"),  # what is proposed, apart from when
+    ("start", "study"),
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
@@ -39,7 +42,7 @@ SIDEWAYS = {
 
 IMPORTERS = {
     "mlflow": "tracking.*",
-    "optuna": "search study",
+    "optuna": "sampler search study",
     "ray": "cluster evaluation repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from ray.tune.search import Searcher
 
+from chronotune import sampler as proposing
 from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
-from chronotune.study import Study, TrialRecord
+from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler, unimproved
+from chronotune.study import State, Study, TrialRecord
 from sweep_parts import new_study, result, small_recipe
+
+STEPPED = {
+    "learning_rate": {"type": "choice", "values": [1e-3, 1e-2]},
+    "windows": {"type": "int", "low": 2, "high": 4, "step": 2},
+    "context_length": 48,
+    "mode": {"type": "choice", "values": ["full", "lora"]},
+    "lora_rank": {"type": "choice", "values": [2, 4], "when": {"mode": "lora"}},
+}
+"""A space of 2 x 2 x (1 + 2) points."""
 
 
 class FakeTune:
@@ -125,12 +137,18 @@ def test_without_early_stopping_all_complete(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == ["complete"] * 4
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])
 @pytest.mark.parametrize("untold", [False, True])
 @pytest.mark.parametrize("killed_after", [1, 4, 5, 9, 14])
 def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untold: bool, killed_after: int) -> None:
     """With one worker, trial by trial: parameters, results, states."""
-    recipe = small_recipe(budget={"trials": 10, "windows": 27}, search={"sampler": sampler, "startup_trials": 3})
+    parts: dict[str, Any] = {
+        "budget": {"trials": 10, "windows": 27},
+        "search": {"sampler": sampler, "startup_trials": 3 if sampler == "tpe" else 1},
+    }
+    if sampler == "grid":
+        parts["search_space"] = STEPPED
+    recipe = small_recipe(**parts)
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
     unbroken = new_study(tmp_path / "unbroken", recipe)
@@ -139,6 +157,253 @@ def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untol
     resumed = Study.reopen(tmp_path / "broken")
     FakeTune(resumed, recipe).run()
     assert table(resumed) == table(unbroken)
+
+
+FIRST_POINTS = [
+    {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "learning_rate": 2e-3}},
+    {"from": "b", "values": {"mode": "full", "windows": 2}},
+    {"from": "c", "values": {"mode": "lora"}},
+]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_first_points_come_first_and_are_completed(tmp_path: Path, sampler: str) -> None:
+    """One a trial, in order; what they leave open is drawn, a rank only where it applies."""
+    recipe = small_recipe(search={"sampler": sampler, "startup_trials": 1})
+    study = new_study(tmp_path, recipe)
+    study.note("first", FIRST_POINTS)
+    FakeTune(study, recipe).run()
+    points = [trial.hyperparameters for trial in study.trials]
+    assert len(points) == 4
+    for point, first in zip(points, FIRST_POINTS, strict=False):
+        assert point is not None
+        assert first["values"].items() <= point.model_dump().items()  # type: ignore[attr-defined]
+        assert (point.lora_rank is None) == (point.mode == "full")
+
+
+@pytest.mark.parametrize("cut", ["queued", "taken", "drawn"])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_driver_killed_over_a_first_point_enqueues_it_once(tmp_path: Path, number: int, cut: str) -> None:
+    """Between the queue and the trial, or before it is noted: the same sweep as an unbroken one."""
+    recipe = small_recipe(budget={"trials": 6, "windows": 27})
+    unbroken, broken = (new_study(_made(tmp_path / name), recipe) for name in ("unbroken", "broken"))
+    for study in (unbroken, broken):
+        study.note("first", FIRST_POINTS)
+    FakeTune(unbroken, recipe).run()
+    while len(broken.trials) < number:
+        FakeTune(broken, recipe, wanted=len(broken.trials) + 1).run()
+    broken._study.sampler = proposing.sampler(recipe.search, recipe.seed, number)
+    broken._study.enqueue_trial(FIRST_POINTS[number]["values"])  # type: ignore[arg-type]
+    if cut != "queued":
+        trial = broken._study.ask()
+        if cut == "drawn":
+            proposing.draw(recipe.search_space)(trial)
+    resumed = Study.reopen(tmp_path / "broken")
+    FakeTune(resumed, recipe).run()
+    assert table(resumed) == table(unbroken)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _grid_sweep(folder: Path, trials: int = 99, first: list[dict[str, Any]] | None = None, seed: int = 0) -> list[Any]:
+    recipe = small_recipe(
+        search_space=STEPPED, budget={"trials": trials, "windows": 27}, search={"sampler": "grid"}, seed=seed
+    )
+    study = new_study(_made(folder), recipe)
+    study.note("first", first or [])
+    FakeTune(study, recipe).run()
+    return [trial.hyperparameters.model_dump(exclude_none=True) for trial in study.trials if trial.hyperparameters]
+
+
+def test_a_grid_holds_every_point_once_and_ends(tmp_path: Path) -> None:
+    """However many trials are allowed; a rank only with LoRA; in an order of its seed."""
+    points = _grid_sweep(tmp_path / "a")
+    assert len(points) == 2 * 2 * (1 + 2)
+    assert len({tuple(sorted(point.items())) for point in points}) == len(points)
+    assert all(("lora_rank" in point) == (point["mode"] == "lora") for point in points)
+    other = _grid_sweep(tmp_path / "b", seed=1)
+    assert other != points
+    assert sorted(map(repr, other)) == sorted(map(repr, points))
+
+
+def test_the_number_of_trials_caps_a_grid(tmp_path: Path) -> None:
+    """The points are those that would have come first."""
+    assert _grid_sweep(tmp_path / "a", trials=5) == _grid_sweep(tmp_path / "b")[:5]
+
+
+def test_first_points_order_a_grid(tmp_path: Path) -> None:
+    """Each takes all grid points that match it to the front; none is tried twice."""
+    first = [
+        {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "windows": 2}},
+        {"from": "b", "values": {"windows": 4}},
+    ]
+    points = _grid_sweep(tmp_path / "a", first=first)
+    assert len(points) == 12
+    assert all((p.get("lora_rank"), p["windows"]) == (4, 2) for p in points[:2])
+    assert [p["windows"] for p in points[2:]] == [4] * 6 + [2] * 4
+
+
+def test_a_gaussian_process_learns_from_full_budgets(tmp_path: Path) -> None:
+    """On a smooth curve what it proposes after its startup trials is better on average than chance."""
+
+    def scores(sampler: str) -> list[float]:
+        search = {"sampler": sampler, "startup_trials": 4}
+        recipe = small_recipe(
+            budget={"trials": 16, "windows": 27}, search=search, early_stopping={"kind": "none", "grace": 9}
+        )
+        study = new_study(_made(tmp_path / sampler), recipe)
+        FakeTune(study, recipe).run()
+        assert {trial.hyperparameters.mode for trial in study.trials if trial.hyperparameters} == {"full", "lora"}
+        return [trial.best.objective for trial in study.trials if trial.best]
+
+    learnt, drawn = scores("gp"), scores("random")
+    assert learnt[:4] == drawn[:4], "the startup trials are random ones"
+    assert sum(learnt[4:]) < 0.8 * sum(drawn[4:])
+
+
+def _imports(count: int) -> list[dict[str, Any]]:
+    """Results of an earlier sweep: best where the learning rate is about 5e-3 with LoRA of rank 4."""
+    rates = [10 ** (-4 + 2 * n / (count - 1)) for n in range(count)]
+    fixed = {"windows": 2, "accumulation": 1, "context_length": 48, "covariates": "all", "mode": "lora", "lora_rank": 4}
+    return [
+        {
+            "from": f"trial {n}",
+            "state": "complete" if n % 2 else "pruned",
+            "values": {"learning_rate": rate, **fixed},
+            "results": [[3, 1 + abs(math.log10(rate / 5e-3))], [27 if n % 2 else 9, abs(math.log10(rate / 5e-3))]],
+        }
+        for n, rate in enumerate(rates)
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_sampler_learns_from_earlier_sweeps(tmp_path: Path, sampler: str) -> None:
+    """From the first trial on, with no random start; the study itself and the rungs do not hold them."""
+    recipe = small_recipe(search={"sampler": sampler, "startup_trials": 8})
+    study = new_study(tmp_path, recipe)
+    study.note("imports", _imports(24))
+    asha = FakeTune(study, recipe)
+    asha.run()
+    points = [trial.hyperparameters for trial in study.trials if trial.hyperparameters]
+    assert len(study.trials) == len(points) == 4
+    assert all(abs(math.log10(point.learning_rate / 5e-3)) < 0.7 for point in points[:2])
+    assert study.trials[0].state == "complete", "the first at each rung goes on"
+
+
+@pytest.mark.parametrize("killed_after", [1, 5, 9])
+def test_a_resumed_sweep_still_sees_its_imports(tmp_path: Path, killed_after: int) -> None:
+    """They are in its study: it equals the unbroken one, and one without them differs."""
+    recipe = small_recipe(budget={"trials": 6, "windows": 27}, search={"startup_trials": 3})
+    unbroken, broken, without = (new_study(_made(tmp_path / name), recipe) for name in ("a", "b", "c"))
+    for study in (unbroken, broken):
+        study.note("imports", _imports(12))
+        study.note("first", FIRST_POINTS[:1])
+    FakeTune(unbroken, recipe).run()
+    FakeTune(broken, recipe).run(until=killed_after)
+    resumed = Study.reopen(tmp_path / "b")
+    FakeTune(resumed, recipe).run()
+    assert table(resumed) == table(unbroken)
+    assert unbroken.trials[0].hyperparameters is not None
+    assert FIRST_POINTS[0]["values"].items() <= unbroken.trials[0].hyperparameters.model_dump().items()  # type: ignore[attr-defined]
+    FakeTune(without, recipe).run()
+    assert table(without) != table(unbroken)
+
+
+def test_imports_are_asked_beside_running_trials(tmp_path: Path) -> None:
+    """With several slots the study in memory holds trials that still run."""
+    study = new_study(tmp_path)
+    study.note("zero_shot", [])
+    study.note("imports", _imports(12))
+    tune = FakeTune(study, small_recipe())
+    tune.searcher._slots = lambda: 3
+    assert [tune.suggest()[1]["number"] for _ in range(3)] == [0, 1, 2]
+
+
+def test_imports_have_the_distributions_that_are_drawn_from() -> None:
+    """Else a sampler would keep them apart from the study's own trials."""
+    space = small_recipe().search_space
+    [trial, *_] = proposing.imported(_imports(2), space)
+    own = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    own.enqueue_trial({"mode": "lora"})
+    drawn = own.ask()
+    proposing.draw(space)(drawn)
+    assert trial.distributions == drawn.distributions
+
+
+def _ended(number: int, score: float, state: State = "complete") -> TrialRecord:
+    ended = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
+    return TrialRecord(number, state, None, (result(27, score),), None, ended, ended)
+
+
+@pytest.mark.parametrize(
+    ("trials", "since", "expected"),
+    [
+        ([], 0, 0),
+        ([_ended(0, 0.5, "pruned"), _ended(1, 0.4, "pruned")], 0, 0),
+        ([_ended(0, 0.5), _ended(1, 0.4), _ended(2, 0.4)], 0, 1),
+        ([_ended(0, 0.5), _ended(1, 0.1, "pruned"), _ended(2, 0.6), _ended(3, 0.7, "failed")], 0, 2),
+        ([_ended(2, 0.5), _ended(0, 0.6), _ended(1, 0.6)], 0, 0),
+        ([_ended(0, 0.5), _ended(1, 0.6), _ended(2, 0.6)], 2, 1),
+    ],
+    ids=["nothing", "no full budget", "a tie", "failed says nothing", "in order of their ends", "since an extension"],
+)
+def test_trials_without_improvement_are_counted(trials: list[TrialRecord], since: int, expected: int) -> None:
+    """Only a trial of full budget improves the best, and only what ended counts."""
+    assert unimproved(trials, since) == expected
+
+
+def _patient(tmp_path: Path, patience: int | None) -> tuple[Study, Recipe]:
+    budget = {"trials": 30, "windows": 27, "patience": patience}
+    recipe = small_recipe(budget=budget, search={"sampler": "random"}, early_stopping={"kind": "none"})
+    return new_study(_made(tmp_path / str(patience)), recipe), recipe
+
+
+def test_patience_ends_a_sweep(tmp_path: Path) -> None:
+    """After the first run of so many trials that bring nothing; the trials before are those of a patient sweep."""
+    whole, recipe = _patient(tmp_path, None)
+    FakeTune(whole, recipe).run()
+    study, recipe = _patient(tmp_path, 4)
+    tune = FakeTune(study, recipe)
+    tune.run()
+    end = next(n for n in range(1, 31) if unimproved(whole.trials[:n]) == 4)
+    assert end < 30
+    assert table(study) == table(whole)[:end]
+    assert "4 trials (budget.patience)" in str(tune.searcher.stopped_by)
+    assert not tune.searcher.wants_more()
+
+
+def test_an_extension_begins_with_new_patience(tmp_path: Path) -> None:
+    """Else it would end before its first trial."""
+    study, recipe = _patient(tmp_path, 2)
+    FakeTune(study, recipe).run()
+    before = len(study.trials)
+    study.note("extended", before)
+    FakeTune(study, recipe, wanted=before + 1).run()
+    assert len(study.trials) == before + 1
+
+
+def test_out_of_patience_it_waits_for_what_runs(tmp_path: Path) -> None:
+    """That may still improve on the best: then the search goes on, else it is over."""
+    study, recipe = _patient(tmp_path, 1)
+    study.note("zero_shot", [])
+    tune = FakeTune(study, recipe)
+    tune.searcher._slots = lambda: 2
+    (slow, proposal), (fast, other) = tune.suggest(), tune.suggest()
+    study.record(other["number"], result(27, 0.5))
+    tune.searcher.on_trial_complete(fast)
+    fast, other = tune.suggest()
+    study.record(other["number"], result(27, 0.6))
+    tune.searcher.on_trial_complete(fast)
+    assert tune.suggest()[1] is None
+    study.record(proposal["number"], result(27, 0.4))
+    tune.searcher.on_trial_complete(slow)
+    last, other = tune.suggest()
+    study.record(other["number"], result(27, 0.6))
+    tune.searcher.on_trial_complete(last)
+    assert tune.suggest()[1] == Searcher.FINISHED
 
 
 def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:
@@ -190,7 +455,7 @@ def test_a_closed_searcher_begins_nothing_new(tmp_path: Path) -> None:
     left_running = FakeTune(study, small_recipe()).suggest()[1]["number"]
     tune = FakeTune(Study.reopen(tmp_path), small_recipe())
     tune.searcher.close()
-    assert not tune.searcher.wants_more(1)
+    assert not tune.searcher.wants_more()
     tune.run()
     assert [trial.number for trial in study.trials] == [left_running]
     assert study.trials[0].state == "complete"

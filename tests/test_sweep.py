@@ -243,7 +243,7 @@ def test_the_exported_model_forecasts(exported: Path) -> None:
 def test_a_finished_sweep_is_extended(sweep: Path, place: Path) -> None:
     """Two trials more; the first four stay as they were."""
     before = read(sweep).trials
-    chronotune("resume", "sweeps/one", "--trials", "2", cwd=place)
+    chronotune("resume", "sweeps/one", "--trials", "+2", cwd=place)
     reading = read(sweep)
     assert len(reading.trials) == 6
     assert reading.trials[:4] == before

@@ -22,4 +22,4 @@ def test_a_sweep_whose_time_was_up_asks_for_nothing_when_it_is_resumed(
     searcher = StudySearcher(study, recipe, scheduler(recipe), wanted=4, slots=lambda: 1)
     nothing: Any = None
     _Recorder(study, searcher, nothing, lambda: None, lambda: None, minutes)
-    assert searcher.wants_more(0) is wants_more
+    assert searcher.wants_more() is wants_more

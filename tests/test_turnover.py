@@ -14,7 +14,7 @@ import pytest
 from chronotune.config.load import load_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.forecaster import predict_windows
-from chronotune.search import draw, sampler
+from chronotune.sampler import draw, sampler
 from chronotune.study import Study
 from engine_parts import small_model
 

@@ -125,19 +125,22 @@ def run(
 @app.command()
 def resume(
     directory: SweepArgument,
-    trials: Annotated[int, typer.Option(min=0, help="Trials to add to those that were wanted.")] = 0,
+    trials: Annotated[
+        int, typer.Option(min=0, metavar="+N", help="Trials to add to those that were wanted; 20 is the same as +20.")
+    ] = 0,
+    minutes: Annotated[float, typer.Option(min=0, metavar="+N", help="Wall time to add to `budget.minutes`.")] = 0,
 ) -> None:
     """Go on with a sweep after any end, or extend a finished one.
 
-    Example: `chronotune resume sweeps/quickstart-20261124-101500 --trials 10`
+    Example: `chronotune resume sweeps/quickstart-20261124-101500 --trials +10`
     """
     from chronotune.progress import watcher
     from chronotune.sweep import resume_sweep
 
     watching = watcher(_console())
-    _interruptible(lambda: resume_sweep(directory, trials, watching))
+    _interruptible(lambda: resume_sweep(directory, trials, watching, minutes))
     if not watching.saw_any:
-        typer.echo("the sweep was finished already; --trials N adds more")
+        typer.echo("the sweep was finished already; --trials +N adds more")
         show(directory)
 
 

@@ -150,7 +150,9 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits:
     budget = recipe.budget.model_copy(update=changes)
     space = recipe.search_space.collapse(point)
     tracking = recipe.tracking.model_copy(update={"uri": None})
-    parts = {"budget": budget, "search_space": space, "tracking": tracking, "finalists": finalists}
+    nothing = {"enqueue": [], "vendor_defaults": False, "warm_start": []}
+    search = recipe.search.model_copy(update=nothing)  # one point leaves nothing to search
+    parts = {"budget": budget, "search_space": space, "search": search, "tracking": tracking, "finalists": finalists}
     return recipe.model_copy(update=parts)
 
 

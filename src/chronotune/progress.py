@@ -39,6 +39,9 @@ class _Lines:
         self._seen = {_key(t): (t.state, t.windows_seen) for t in (*reading.trials, *reading.finalists)}
         if reading.trials:
             self._print(f"goes on with {len(reading.trials)} trials done or begun")
+        else:
+            for line in reading.attributes.get("said", ()):
+                self._print(line)
 
     def update(self, reading: Reading) -> None:
         """Print what is new."""

@@ -36,7 +36,7 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
     if wanted != noted:
         study.note(FINALISTS, wanted)
     searcher = FinalistSearcher(study, repeats, plan(wanted), recipe.rungs[-1], lambda: slots(recipe.cluster))
-    if not searcher.wants_more(len(repeats.trials)):
+    if not searcher.wants_more():
         return
 
     def tidy() -> None:
@@ -63,7 +63,7 @@ class FinalistSearcher(RecordedSearcher):
         self._unfinished = [repeat.number for repeat in repeats.trials if repeat.state == "running"]
         self._missing = [pair for pair in wanted if pair not in begun]
 
-    def wants_more(self, trials: int) -> bool:
+    def wants_more(self) -> bool:
         """Whether a repeat is left to be handed out."""
         return bool(self._unfinished or self._missing)
 

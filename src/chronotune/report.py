@@ -179,6 +179,10 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
     pruned = sum(trial.state == "pruned" for trial in reading.trials)
     failed = sum(trial.state == "failed" for trial in reading.trials)
     console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
+    if stopped := reading.attributes.get("stopped"):
+        console.print(
+            f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}", highlight=False
+        )
     if (table := finalists_table(reading)) is not None:
         console.print(table)
     if choice := _choice(reading):

@@ -6,63 +6,34 @@ what an unbroken one would have.
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import optuna
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from chronotune.config.recipe import Recipe, SearchConfig
-from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace
+from chronotune.config.points import Values
+from chronotune.config.recipe import Recipe
+from chronotune.sampler import draw, grid_in_order, imported, sampler
 from chronotune.study import Study, TrialRecord
 
 OBJECTIVE, BUDGET = "objective", "windows_seen"
 """Keys of a result that ASHA compares by, and along."""
 
+FIRST = "first"
+"""Attribute of the study: the points that its first trials take, one a trial, as `start.Start.points` lists them."""
+
+IMPORTS = "imports"
+"""Attribute of the study: trials of earlier sweeps that only the sampler sees, as `start.Start.imports` lists them."""
+
+EXTENDED = "extended"
+"""Attribute of the study: how many trials had ended when it was last extended; patience begins anew there."""
+
 ZERO_SHOT = "zero_shot"
 """Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
-
-
-def draw(space: SearchSpace) -> Callable[[optuna.Trial], Hyperparameters]:
-    """The define-by-run function of a space: parameters are suggested in order, conditional ones when they apply."""
-
-    def suggest_all(trial: optuna.Trial) -> Hyperparameters:
-        chosen: dict[str, Any] = {}
-        for name, parameter in space.parameters.items():
-            if parameter.applies(chosen):
-                chosen[name] = _suggest(trial, name, parameter)
-        return Hyperparameters(**chosen)
-
-    return suggest_all
-
-
-def _suggest(trial: optuna.Trial, name: str, parameter: FloatRange | IntRange | Choice | Fixed) -> Any:
-    match parameter:
-        case FloatRange():
-            return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
-        case IntRange():
-            return trial.suggest_int(name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
-        case Choice():
-            return trial.suggest_categorical(name, parameter.values)
-        case Fixed():
-            return parameter.value
-
-
-def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that proposes trial `number`, seeded by it alone."""
-    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    if config.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=own_seed)
-    with warnings.catch_warnings():
-        # group=True is marked experimental; without it conditional parameters fall out of the joint model
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
-        )
 
 
 def scheduler(recipe: Recipe) -> TrialScheduler:
@@ -74,7 +45,7 @@ def scheduler(recipe: Recipe) -> TrialScheduler:
         metric=OBJECTIVE,
         mode="min",
         max_t=recipe.rungs[-1],
-        grace_period=min(recipe.early_stopping.grace, recipe.rungs[-1]),
+        grace_period=recipe.rungs[0],
         reduction_factor=recipe.early_stopping.reduction,
     )
 
@@ -97,6 +68,22 @@ def was_stopped(record: TrialRecord, others: Sequence[TrialRecord], recipe: Reci
     return remember(again, "it", record) == str(TrialScheduler.STOP)
 
 
+def unimproved(trials: Sequence[TrialRecord], since: int = 0) -> int:
+    """How many trials have ended since the best of full budget last improved; 0 while there is none.
+
+    Args:
+        trials: In any state; those that failed, and so say nothing, do not count.
+        since: Only those count that ended after this many others.
+    """
+    ended = [trial for trial in trials if trial.state in ("complete", "pruned") and trial.best and trial.ended]
+    ended.sort(key=lambda trial: (trial.ended, trial.number))
+    best, last = math.inf, None
+    for position, trial in enumerate(ended, start=1):
+        if trial.state == "complete" and trial.best and trial.best.objective < best:
+            best, last = trial.best.objective, position
+    return 0 if last is None else len(ended) - max(last, since)
+
+
 class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     """Tells a study how its trials ended. Which are handed to Ray Tune, its children decide."""
 
@@ -108,8 +95,8 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     def close(self) -> None:
         """Propose nothing new; what runs, or once ran, goes on."""
 
-    def wants_more(self, trials: int) -> bool:
-        """Whether the study wants more trials than this many."""
+    def wants_more(self) -> bool:
+        """Whether the study wants more trials than it has."""
         raise NotImplementedError
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
@@ -151,6 +138,12 @@ class StudySearcher(RecordedSearcher):
         self._draw = draw(recipe.search_space)
         self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
+        self._first: list[Values] = [point["values"] for point in study.attribute(FIRST) or ()]
+        if recipe.search.sampler == "grid":
+            self._first = list(grid_in_order(recipe.search_space, recipe.seed, self._first))
+            self._wanted = min(wanted, len(self._first))
+        self._imports = imported(study.attribute(IMPORTS) or (), recipe.search_space)
+        self._since: int = study.attribute(EXTENDED) or 0
         self._closed = False
         for trial in study.trials:
             if trial.state != "running":
@@ -161,7 +154,7 @@ class StudySearcher(RecordedSearcher):
         self._closed = True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next configuration; None while every slot is taken; FINISHED when all trials were handed out."""
+        """The next configuration; None to be asked again later; FINISHED when nothing will come any more."""
         if len(self._numbers) >= self._slots():
             return None
         if self._zero_shot_due:
@@ -170,7 +163,8 @@ class StudySearcher(RecordedSearcher):
             return {ZERO_SHOT: True}
         record = self._next()
         if record is None:
-            return Searcher.FINISHED  # type: ignore[no-any-return]
+            # out of patience, but what still runs may improve on the best
+            return None if self._numbers and self._has_room() else Searcher.FINISHED
         assert record.hyperparameters is not None
         self._numbers[trial_id] = record.number
         remember(self._asha, trial_id, record)
@@ -186,12 +180,34 @@ class StudySearcher(RecordedSearcher):
                 return record
             ended = self._study.finish(record.number, self._recipe.rungs[-1])
             remember(self._asha, f"past-{record.number}", ended)
+        if not self.wants_more():
+            return None
         number = len(self._study.trials)
-        return self._study.ask(self._sampler(number), self._draw) if self.wants_more(number) else None
+        return self._study.ask(self._sampler(number), self._draw, self._given(number), self._imports)
 
-    def wants_more(self, trials: int) -> bool:
-        """Whether the sweep wants more trials than this many, and has the time."""
-        return trials < self._wanted and not self._closed
+    def wants_more(self) -> bool:
+        """Whether the sweep wants another trial, and has the time and the patience."""
+        return self._has_room() and not self._is_out_of_patience()
+
+    def _has_room(self) -> bool:
+        return len(self._study.trials) < self._wanted and not self._closed
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self._recipe.budget.patience
+        return patience is not None and unimproved(self._study.trials, self._since) >= patience
+
+    @property
+    def stopped_by(self) -> str | None:
+        """Why no more trials come although more were wanted."""
+        if len(self._study.trials) >= self._wanted:
+            return None
+        if self._closed:
+            return "budget.minutes is spent"
+        return f"the best has not improved for {self._recipe.budget.patience} trials (budget.patience)"
+
+    def _given(self, number: int) -> Values:
+        """What is given of trial `number`; its sampler chooses the rest."""
+        return self._first[number] if number < len(self._first) else {}
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         return sampler(self._recipe.search, self._recipe.seed, number)

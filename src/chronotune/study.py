@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from chronotune.config.points import Values
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 
@@ -130,16 +131,44 @@ class Study:
         into._study.add_trial(again)
         return into.trials[-1]
 
-    def ask(self, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:
-        """Create the next trial; `draw` suggests its parameters with `sampler`."""
+    def ask(
+        self,
+        sampler: optuna.samplers.BaseSampler,
+        draw: Callable[[optuna.Trial], Hyperparameters],
+        given: Values | None = None,
+        beside: Sequence[FrozenTrial] = (),
+    ) -> TrialRecord:
+        """Create the next trial; `draw` suggests its parameters with `sampler`, but for those that are `given`.
+
+        What is given is stored with the trial before anything else of it, so that no kill comes in between. The
+        sampler learns from the trials `beside` as if they were of this study, which they do not become.
+        """
         self._study.sampler = sampler
+        if beside:
+            given = self._proposed(draw, given, beside)
+        if given:
+            self._study.enqueue_trial(dict(given))
         return self._draw(self._study.ask(), draw)
+
+    def _proposed(
+        self, draw: Callable[[optuna.Trial], Hyperparameters], given: Values | None, beside: Sequence[FrozenTrial]
+    ) -> Values:
+        """The parameters of the next trial of a study in memory that holds the trials of this one and those beside."""
+        both = optuna.create_study(sampler=self._study.sampler, direction=self._study.direction)
+        both.add_trials([*beside, *self._study.get_trials(deepcopy=False)])
+        if given:
+            both.enqueue_trial(dict(given))
+        trial = both.ask()
+        draw(trial)
+        return trial.params
 
     def ask_again(
         self, number: int, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]
     ) -> TrialRecord:
-        """Draw the parameters of a trial that was cut off in between; what was drawn stays."""
+        """Draw the parameters of a trial that was cut off in between; what was drawn or given stays."""
         self._study.sampler = sampler
+        if self._frozen(number).state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
+            self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
         return self._draw(optuna.Trial(self._study, self._id(number)), draw)
 
     def _draw(self, trial: optuna.Trial, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:

@@ -24,10 +24,12 @@ from chronotune.finalists import Standing, champion
 from chronotune.forecaster import locate
 from chronotune.lease import Lease
 from chronotune.repeats import run_finalists
+from chronotune.search import EXTENDED, FIRST, IMPORTS
+from chronotune.start import start, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
-from chronotune.tuner import RemoteWorker, run_tuner, terminated_like_interrupted
+from chronotune.tuner import MINUTES, SPENT, RemoteWorker, run_tuner, terminated_like_interrupted
 
 log = logging.getLogger("chronotune.sweep")
 
@@ -67,12 +69,13 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
     locate(recipe.model)
     recipe = _with_its_store(pinned(recipe))
     data = trial_data(dataset, recipe)
+    attributes = _attributes(recipe, dataset, data)
     with connected(recipe.cluster):
         preflight(recipe, directory)
         _make(directory)
         with Lease(directory):
             (directory / "recipe.yaml").write_text(dump_recipe(recipe))
-            study = Study.create(directory, directory.name, _attributes(recipe, dataset, data))
+            study = Study.create(directory, directory.name, attributes)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
@@ -105,19 +108,23 @@ def _with_its_store(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"uri": uri})})
 
 
-def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher | None = None) -> Path:
+def resume_sweep(
+    directory: str | Path, more_trials: int = 0, watcher: Watcher | None = None, more_minutes: float = 0
+) -> Path:
     """Go on with a sweep after any end: killed, interrupted, or finished and now extended.
 
     Args:
         directory: The sweep's folder.
         more_trials: Trials to add to those that were wanted.
         watcher: Sees the progress.
+        more_minutes: Wall time to add to `budget.minutes`.
 
     Returns:
         The sweep's folder.
 
     Raises:
-        InputError: There is no sweep, somebody drives it, or its data, model or budget have changed.
+        InputError: There is no sweep, somebody drives it, its data, model or budget have changed, or it cannot be
+            extended like that.
     """
     directory = Path(directory).resolve()
     if not (directory / "recipe.yaml").exists():
@@ -129,11 +136,12 @@ def resume_sweep(directory: str | Path, more_trials: int = 0, watcher: Watcher |
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), _identity(recipe, dataset, data))
-        if study.attribute("ended") and not more_trials:
+        if study.attribute("ended") and not more_trials and not more_minutes:
             return directory
+        _refuse_extension(recipe, study, more_trials, more_minutes)
         with connected(recipe.cluster):
             preflight(recipe, directory)
-            study.note("trials", study.attribute("trials") + more_trials)
+            _extend(recipe, study, more_trials, more_minutes)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
@@ -142,6 +150,36 @@ def as_begun(recipe: Recipe) -> Recipe:
     if "finalists" in recipe.model_fields_set:
         return recipe
     return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"top": 0})})
+
+
+def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
+    wanted, limit = study.attribute("trials"), _minutes(recipe, study)
+    if trials and within_grid(recipe, wanted + trials) == wanted:
+        raise InputError(
+            f"--trials: a grid is extended up to its last point, but all {wanted} were wanted already. "
+            f"Run a new sweep with another search space, or another search.sampler"
+        )
+    if minutes and limit is None:
+        raise InputError("--minutes: adds to budget.minutes, but this sweep has no limit of time. Leave it out")
+    if trials and limit is not None and (study.attribute(SPENT) or 0) >= (limit + minutes) * 60:
+        raise InputError(
+            f"--trials: new trials need time, but all of budget.minutes ({limit:g}) is spent. Add some with --minutes"
+        )
+
+
+def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
+    """Note what is added. Patience begins anew: whoever extends a sweep has some."""
+    if trials or minutes:
+        study.note(EXTENDED, sum(trial.state in ("complete", "pruned") for trial in study.trials))
+    study.note("trials", within_grid(recipe, study.attribute("trials") + trials))
+    if minutes:
+        study.note(MINUTES, (_minutes(recipe, study) or 0) + minutes)
+
+
+def _minutes(recipe: Recipe, study: Study) -> float | None:
+    """The limit of wall time, with what was added to it."""
+    noted: float | None = study.attribute(MINUTES)
+    return recipe.budget.minutes if noted is None else noted
 
 
 class _Sweep:
@@ -227,10 +265,15 @@ def _summary(final: Standing) -> dict[str, Any]:
 
 def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, Any]:
     """What a new study knows of itself."""
+    identity = _identity(recipe, dataset, data)
+    begin = start(recipe, identity)
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "identity": _identity(recipe, dataset, data),
-        "trials": recipe.budget.trials,
+        "identity": identity,
+        "trials": within_grid(recipe, recipe.budget.trials),
+        FIRST: begin.points,
+        IMPORTS: begin.imports,
+        "said": begin.said,
         "chronotune": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -332,16 +332,17 @@ def log_file(directory: Path, name: str) -> Iterator[TextIO]:
     """Send this package's log to `logs/<name>.log` of the sweep's folder, wherever the trial runs; the open file."""
     path = directory / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    file = path.open("a", encoding="utf-8")
+    handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("chronotune")
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        yield handler.stream
+        yield file
     finally:
         root.removeHandler(handler)
-        handler.close()
+        file.close()
 
 
 @contextmanager

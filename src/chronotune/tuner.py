@@ -30,6 +30,9 @@ log = logging.getLogger("chronotune.tuner")
 SPENT = "seconds"
 """Attribute of the study: wall time that its drivers have spent searching."""
 
+MINUTES = "minutes"
+"""Attribute of the study: `budget.minutes` and what was added to it; absent while nothing was."""
+
 MAX_WORKER_DEATHS = 2
 """How often a trial is started again from its last checkpoint when its worker dies."""
 
@@ -47,13 +50,16 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
         KeyboardInterrupt: Ctrl-C was pressed; running trials go on at the next call.
     """
     recipe = assignment.recipe
+    study.note("stopped", None)
     asha = scheduler(recipe)
     searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
 
     def tidy() -> None:
         prune(assignment.directory, study.trials, recipe.budget.keep_checkpoints)
 
-    drive(study, assignment, searcher, asha, on_record, tidy, minutes=recipe.budget.minutes)
+    minutes = study.attribute(MINUTES) or recipe.budget.minutes
+    drive(study, assignment, searcher, asha, on_record, tidy, minutes)
+    study.note("stopped", searcher.stopped_by)
 
 
 def drive(
@@ -140,7 +146,7 @@ def _restore(handler: Any) -> None:
 def _raise_if_interrupted(study: Study, searcher: RecordedSearcher) -> None:
     """Tune swallows a Ctrl-C: it returns as if all were done."""
     trials = study.trials
-    if any(trial.state == "running" for trial in trials) or searcher.wants_more(len(trials)):
+    if any(trial.state == "running" for trial in trials) or searcher.wants_more():
         raise KeyboardInterrupt
 
 

@@ -160,7 +160,7 @@ def _rules_between_keys() -> list[BadInput]:
             "grace: 16",
             "grace: 160",
             "my.yaml:7: early_stopping.grace: must not exceed budget.windows, but 160 > 48."
-            " Lower it to about a ninth of budget.windows",
+            " Remove it: by default it fits",
         ),
         _yaml(
             "a column with two roles",
@@ -174,6 +174,41 @@ def _rules_between_keys() -> list[BadInput]:
             "source: solar",
             "source: file",
             "my.yaml:2: data.path: is needed when source is file. Give the path of a CSV or Parquet file",
+        ),
+        _yaml(
+            "a first point outside the space",
+            "cluster: local",
+            "cluster: local\nsearch:\n  enqueue:\n    - {windows: 2}\n    - {windows: 3}",
+            "my.yaml:12: search.enqueue[1].windows: must be 2 to 4 in steps of 2, but is 3."
+            " Change it, or widen search_space.windows",
+        ),
+        _set(
+            "a grid of a continuous range",
+            "search.sampler=grid",
+            message="--set: search.sampler: is grid, which needs choices or steps, but search_space.learning_rate is a"
+            " continuous range. Write {type: choice, values: [...]} there, or use another sampler",
+        ),
+        _set(
+            "a grid without an end",
+            "search.sampler=grid",
+            "search_space.learning_rate=1e-4",
+            "search_space.windows={type: int, low: 1, high: 100000}",
+            message="--set: search.sampler: is grid, which must have at most 100,000 points, but the space has up to"
+            " 1,600,000. Leave fewer values in the space, or use another sampler",
+        ),
+        _yaml(
+            "a first point with a rank but without LoRA",
+            "cluster: local",
+            "cluster: local\nsearch: {enqueue: [{mode: full, lora_rank: 2}]}",
+            "my.yaml:9: search.enqueue[0].lora_rank: only applies when mode is lora, but is given as 2."
+            " Leave it out, or set what it asks for beside it",
+        ),
+        _yaml(
+            "a first point with an unknown key",
+            "cluster: local",
+            "cluster: local\nsearch: {enqueue: [{lr: 0.0003}]}",
+            "my.yaml:9: search.enqueue[0].lr: is not a known key. Known keys here: learning_rate, windows,"
+            " accumulation, context_length, covariates, mode, lora_rank",
         ),
     ]
 

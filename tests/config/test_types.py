@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from chronotune.config.base import Breach, RulesError, refuse
-from chronotune.config.load import load_recipe, load_space
+from chronotune.config.load import dump_recipe, load_recipe, load_space
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace, extremes
 
@@ -31,6 +34,31 @@ def test_rungs_end_with_the_budget() -> None:
     assert load_recipe("quickstart", overrides).rungs == (100, 300, 900, 1000)
     assert load_recipe("quickstart", [*overrides, "budget.stop_at=300"]).rungs == (100, 300)
     assert load_recipe("quickstart", [*overrides, "budget.stop_at=50"]).rungs == (50,)
+
+
+@pytest.mark.parametrize("windows", [1, 8, 9, 800, 2592, 8640])
+@pytest.mark.parametrize("reduction", [2, 3, 4])
+def test_the_first_rung_fits_the_budget_by_default(windows: int, reduction: int) -> None:
+    """Without an early_stopping section there are at most two rungs before the end, and exactly two if they fit."""
+    overrides = [f"budget.windows={windows}", "early_stopping={}", f"early_stopping.reduction={reduction}"]
+    rungs = load_recipe("quickstart", overrides).rungs
+    assert len(rungs) <= 3
+    assert rungs[-1] == windows
+    assert rungs[0] * reduction**2 >= windows
+    assert (rungs[0] - 1) * reduction**2 < windows
+
+
+def test_early_stopping_may_be_left_out(tmp_path: Path) -> None:
+    """Whole, or but for its kind; a recipe without it comes back equal from its own YAML."""
+    text = dump_recipe(load_recipe("quickstart"))
+    whole = tmp_path / "recipe.yaml"
+    for section in ("", "early_stopping: {kind: none}\n"):
+        whole.write_text(re.sub(r"early_stopping: .*\n", section, text))
+        recipe = load_recipe(whole)
+        assert recipe.early_stopping.grace is None
+        assert recipe.rungs == (89, 267, 800)
+        whole.write_text(dump_recipe(recipe))
+        assert load_recipe(whole) == recipe
 
 
 def test_sets_are_in_model_order(recipe: Recipe) -> None:

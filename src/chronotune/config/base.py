@@ -26,7 +26,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 class Breach:
     """A rule between several keys that does not hold."""
 
-    key: tuple[str, ...]
+    key: tuple[str | int, ...]
     """The key to change, relative to the declaration that checks the rule."""
     rule: str
     """What must hold, and the value that breaks it; reads on after the key."""
@@ -39,7 +39,7 @@ class RulesError(ValueError):
 
     def __init__(self, breaches: Iterable[Breach]) -> None:
         self.breaches = tuple(breaches)
-        super().__init__("; ".join(f"{'.'.join(breach.key)} {breach.rule}" for breach in self.breaches))
+        super().__init__("; ".join(f"{'.'.join(map(str, breach.key))} {breach.rule}" for breach in self.breaches))
 
 
 def refuse(breaches: Iterable[Breach]) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from chronotune.config.base import Breach, Declaration, Name, refuse
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.model import ModelPreset
+from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
 
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
@@ -80,6 +81,9 @@ class Budget(Declaration):
         "written by export where memory did not hold search_space.windows at once.",
     )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts, but finalists.")
+    patience: PositiveInt | None = Field(
+        None, description="No new trial starts when the best has not improved for so many finished trials."
+    )
     stuck_minutes: PositiveFloat | None = Field(
         240.0,
         description="A worker without a result for so long is taken for stuck: its process ends, and its trial goes on "
@@ -99,15 +103,12 @@ class EarlyStopping(Declaration):
     """ASHA on windows seen: at each rung only the best share goes on."""
 
     kind: Literal["asha", "none"] = Field("asha", description="none: every trial gets its full budget.")
-    grace: PositiveInt = Field(description="Windows of the first rung: no trial is judged before.")
+    grace: PositiveInt | None = Field(
+        None,
+        description="Windows of the first rung: no trial is judged before. "
+        "null: budget.windows / reduction^2, which makes two rungs before the end.",
+    )
     reduction: int = Field(3, ge=2, description="One in this many goes on; each rung is this many times the last.")
-
-
-class SearchConfig(Declaration):
-    """How configurations are proposed."""
-
-    sampler: Literal["tpe", "random"] = Field("tpe", description="tpe: learn from past trials; random: do not.")
-    startup_trials: PositiveInt = Field(8, description="Random trials before TPE begins to learn.")
 
 
 class Finalists(Declaration):
@@ -149,7 +150,7 @@ class Recipe(Declaration):
     search_space: SearchSpace = Field(description="What may vary between trials.")
     objective: Objective = Field("sql", description="Validation metric to minimise, in original units.")
     budget: Budget = Field(description="What the sweep may spend.")
-    early_stopping: EarlyStopping = Field(description="When a trial is given up.")
+    early_stopping: EarlyStopping = Field(EarlyStopping(), description="When a trial is given up.")
     search: SearchConfig = Field(SearchConfig(), description="How configurations are proposed.")
     finalists: Finalists = Field(Finalists(), description="How many of the best are trained again, and how often.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The comparison on the test windows.")
@@ -158,10 +159,17 @@ class Recipe(Declaration):
     cluster: ClusterProfile = Field(description="Where the trials run.")
 
     @property
+    def grace(self) -> int:
+        """Windows of the first rung."""
+        # rounded up: rounded down, the third rung would lie just before the end
+        default = -(-self.budget.windows // self.early_stopping.reduction**2)
+        return self.early_stopping.grace or default
+
+    @property
     def rungs(self) -> tuple[int, ...]:
         """Windows seen at which a trial is scored, the last being where its training ends."""
         end = self.budget.stop_at or self.budget.windows
-        rungs, rung = [], self.early_stopping.grace
+        rungs, rung = [], self.grace
         while rung < end:
             rungs.append(rung)
             rung *= self.early_stopping.reduction
@@ -174,7 +182,16 @@ class Recipe(Declaration):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        refuse([*_unknown_sets(self), *_too_long_contexts(self), *_lora_without_rank(self), *_late_grace(self)])
+        refuse(
+            [
+                *_unknown_sets(self),
+                *_too_long_contexts(self),
+                *_lora_without_rank(self),
+                *_late_grace(self),
+                *points_outside(self.search, self.search_space),
+                *no_grid(self.search, self.search_space),
+            ]
+        )
         return self
 
 
@@ -246,11 +263,11 @@ def _lora_without_rank(recipe: Recipe) -> Iterator[Breach]:
 
 
 def _late_grace(recipe: Recipe) -> Iterator[Breach]:
-    if (grace := recipe.early_stopping.grace) > (windows := recipe.budget.windows):
+    if (grace := recipe.grace) > (windows := recipe.budget.windows):
         yield Breach(
             ("early_stopping", "grace"),
             f"must not exceed budget.windows, but {grace} > {windows}",
-            "Lower it to about a ninth of budget.windows",
+            "Remove it: by default it fits",
         )
 
 
@@ -269,4 +286,15 @@ def without_duplicate_sets(recipe: Recipe) -> Recipe:
         return recipe
     kept = Choice(values=list(names)) if len(names) > 1 else Fixed(value=names[0])
     space = recipe.search_space.model_copy(update={"covariates": kept})
-    return recipe.model_copy(update={"search_space": space})
+    points = [_with_set(point, recipe) for point in recipe.search.enqueue]
+    search = recipe.search.model_copy(update={"enqueue": points})
+    return recipe.model_copy(update={"search_space": space, "search": search})
+
+
+def _with_set(point: Point, recipe: Recipe) -> Point:
+    """The point with the name under which its covariate set is searched."""
+    if point.covariates is None:
+        return point
+    columns = recipe.data.sets[point.covariates]
+    [name] = [name for name, known in distinct_sets(recipe).items() if known == columns]
+    return point.model_copy(update={"covariates": name})

@@ -74,7 +74,9 @@ def anchor_weights(document: Document, *owner: str) -> None:
 
 
 def anchored(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with `data.path` and an SQLite `tracking.uri` made absolute, to mean the same from any directory.
+    """The recipe with its paths made absolute, to mean the same from any directory.
+
+    They are `data.path`, an SQLite `tracking.uri` and the folders of `search.warm_start`.
 
     Args:
         recipe: Valid, its paths as written.
@@ -86,7 +88,9 @@ def anchored(recipe: Recipe, folder: Path) -> Recipe:
     if tracking.uri and (found := _SQLITE.fullmatch(tracking.uri)):
         uri = f"{found['scheme']}{Path(found['path']).absolute()}{found['query'] or ''}"
         tracking = tracking.model_copy(update={"uri": uri})
-    return recipe.model_copy(update={"data": data, "tracking": tracking})
+    earlier = [str(_absolute(Path(sweep).expanduser(), folder)) for sweep in recipe.search.warm_start]
+    search = recipe.search.model_copy(update={"warm_start": earlier})
+    return recipe.model_copy(update={"data": data, "tracking": tracking, "search": search})
 
 
 def _absolute(written: Path, folder: Path) -> Path:
