@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import chronotune
-from chronotune.errors import ChronotuneError
-from chronotune.finetune import FineTuner, OutOfMemoryError
+from chronotune.errors import ChronotuneError, OutOfMemoryError
+from chronotune.finetune import FineTuner
 from chronotune.memory import CPU, ERROR, Load, fitting_windows, predict
 from engine_parts import ALL, CONTEXT, HORIZON, same, small_tuner, weights_of
 

@@ -29,6 +29,7 @@ SIDEWAYS = {
     ("finetune", "trainable"),
     ("finetune", "attention"),
     ("forecaster", "attention"),
+    ("forecaster", "device"),
     ("finetune", "device"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),

@@ -79,6 +79,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an error, to quote in another."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def release() -> None:
     """Give back what nothing refers to any more: cycles too, and the blocks that torch holds on a GPU."""
     import torch

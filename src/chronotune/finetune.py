@@ -16,7 +16,7 @@ from chronotune.attention import inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
 from chronotune.data.panel import Panel, Window
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, OutOfMemoryError
 from chronotune.pretrained import quiet
 from chronotune.trainable import OwnRandomness, Trainable, fingerprint, has_bf16
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("chronotune.finetune")
 
 _MAX_GRADIENT_NORM = 1.0
-
-
-class OutOfMemoryError(ChronotuneError):
-    """Not even one window fits; the weights are those before the step that failed."""
 
 
 class NonFiniteLossError(ChronotuneError):
@@ -200,7 +196,7 @@ class FineTuner:
             except (RuntimeError, MemoryError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                reason = devices.reason(error)
             # outside of `except`: until there, the traceback keeps the tensors of the failed try
             self._make_smaller(min(micro, size), reason)
             self._random.rewind(random)
