@@ -36,6 +36,8 @@ Forecasts: TypeAlias = NDArray[np.float32]
 
 _BATCH_TOKENS = 2**15
 """Tokens computed at once, rows of covariates included: what decides the memory."""
+_CPU_BATCH_TOKENS = 2**12
+"""The same on a CPU, where more do not share the weights better, but fall out of its caches."""
 _BATCH_ROWS = 256
 """Rows computed at once where group attention spans the whole batch and so is quadratic in them."""
 
@@ -73,7 +75,8 @@ def predict_windows(
     shape = model.chronos_config
     check_context(context_length, shape.context_length)
     way = _way(model, panel.select(covariates), horizon)
-    result, tokens = np.empty((len(windows), len(QUANTILES), horizon), dtype=np.float32), _BATCH_TOKENS
+    result = np.empty((len(windows), len(QUANTILES), horizon), dtype=np.float32)
+    tokens = _CPU_BATCH_TOKENS if model.device.type == "cpu" else _BATCH_TOKENS
     with _evaluating(model):
         for steps, numbers in _by_steps(windows, context_length, shape.input_patch_size).items():
             per_window = way.rows * (math.ceil(steps / shape.input_patch_size) + 1 + way.patches)
