@@ -173,11 +173,31 @@ class FineTuner:
             group["lr"] = rate
         size = step_size(self.windows_seen, self._hyperparameters.effective_batch, self._rungs)
         loss = self._backward(size)
-        optimizer.step()
+        self._update()
         optimizer.zero_grad(set_to_none=True)
         self.windows_seen += size
         self.steps += 1
         return size, loss
+
+    def _update(self) -> None:
+        """Apply the gradients. The first time that allocates the optimizer's state, which no split makes smaller."""
+        optimizer, first = self._optimizer, not self._optimizer.state
+        try:
+            optimizer.step()
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            reason = devices.reason(error)
+        if first:  # some of it may be there: with that the next call would fail in another way
+            optimizer.state.clear()
+        optimizer.zero_grad(set_to_none=True)
+        devices.release()
+        need = 2 * sum(p.numel() * p.element_size() for p in self._trainable.parameters.values())
+        raise OutOfMemoryError(
+            f"weights, gradients and the optimizer's state ({need / 1e9:.3g} GB) must fit into memory, but at step "
+            f"{self.steps} they did not ({reason}); use lora or a smaller model, or run fewer trials at a time"
+        )
 
     def _backward(self, size: int) -> float:
         """Gradients, clipped, of the mean loss over this step's windows; and that loss.
@@ -220,29 +240,18 @@ class FineTuner:
         return min(planned, before, self._fitting, self._hyperparameters.windows)
 
     def _predict_fitting(self) -> int:
-        """The most windows that are expected to fit; on a CPU, freed memory is returned at once where it is short."""
-        model = self._trainable.architecture
-        numbers = devices.numbers(self.device, has_bf16(self.device))
+        """The most windows that are expected to fit."""
         point = self._hyperparameters
-        rows = 1 + len(self._panel.covariates)
         load = memory.Load(
             context=point.context_length,
             horizon=self._horizon,
             windows=point.windows,
-            rows=rows,
+            rows=1 + len(self._panel.covariates),
             mode=point.mode,
             accumulated=point.accumulation > 1,
         )
-        need = memory.predict(model, load, numbers).peak
-        if self.device.type == "cpu" and need * memory.FRAGMENTED > self._available:
-            devices.return_freed_memory()
-        fitting = memory.fitting_windows(model, load, numbers, self._available)
-        if fitting < point.windows:
-            log.info(
-                "%d windows are expected to need %.2f GB, but %.2f GB are free: at most %d are computed at once",
-                *(point.windows, need / 1e9, self._available / 1e9, fitting),
-            )
-        return fitting
+        numbers = devices.numbers(self.device, has_bf16(self.device))
+        return devices.fitting_windows(self.device, self._trainable.architecture, load, numbers, self._available)
 
     def _make_smaller(self, failed: int, reason: str) -> None:
         """Drop the gradients of a failed try, give its memory back, and allow half as many windows from now on."""

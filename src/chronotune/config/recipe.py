@@ -77,7 +77,7 @@ class Budget(Declaration):
     splits: list[tuple[NonNegativeInt, PositiveInt]] | None = Field(
         None,
         description="At most this many windows are computed at once, each pair: from which optimizer step, how many; "
-        "written by export where memory did not hold search_space.windows at once.",
+        "written by export where memory did not hold search_space.windows at once; only where nothing is searched.",
     )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts.")
     keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
@@ -147,7 +147,8 @@ class Recipe(Declaration):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        refuse([*_unknown_sets(self), *_too_long_contexts(self), *_lora_without_rank(self), *_late_grace(self)])
+        rules = (_unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
+        refuse([breach for rule in rules for breach in rule(self)])
         return self
 
 
@@ -224,6 +225,17 @@ def _late_grace(recipe: Recipe) -> Iterator[Breach]:
             ("early_stopping", "grace"),
             f"must not exceed budget.windows, but {grace} > {windows}",
             "Lower it to about a ninth of budget.windows",
+        )
+
+
+def _others_splits(recipe: Recipe) -> Iterator[Breach]:
+    space = recipe.search_space.parameters
+    searched = [name for name, parameter in space.items() if len(set(extremes(parameter))) > 1]
+    if recipe.budget.splits and searched:
+        yield Breach(
+            ("budget", "splits"),
+            f"repeat the run of one configuration, but search_space leaves {', '.join(searched)} to search",
+            "Remove them (--set budget.splits=null): each trial finds out what fits into memory",
         )
 
 
