@@ -328,8 +328,13 @@ class FineTuner:
         }
         checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta))
 
-    def restore(self, folder: Path) -> dict[str, Any]:
+    def restore(self, folder: Path, *, to_train: bool = True) -> dict[str, Any]:
         """Go on from a checkpoint of a run with the same arguments; only rungs not yet reached may differ.
+
+        Args:
+            folder: As `save` wrote it.
+            to_train: False when only the weights are wanted, which is all that a checkpoint without the optimizer's
+                state gives; the tuner is then not fit to train.
 
         Returns:
             The notes that were saved with it.
@@ -346,8 +351,11 @@ class FineTuner:
             theirs = _identity(meta["settings"], meta["rungs"], seen)
             checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
             self._trainable.load(saved.weights)
-            optimizer.load_state_dict(saved.state["optimizer"])
-            self._random.load(saved.state["random"])
+            if to_train and not saved.state:
+                raise ValueError("it holds weights only, since its trial has ended")
+            if to_train:
+                optimizer.load_state_dict(saved.state["optimizer"])
+                self._random.load(saved.state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ChronotuneError(f"checkpoint {folder} does not fit this training run: {error}") from error
         self.windows_seen, self.steps, self.splits = seen, steps, splits

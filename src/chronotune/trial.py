@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from chronotune import device, finetune, forecaster, metrics
+from chronotune.checkpoint import drop_state
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
@@ -165,7 +166,7 @@ class TrialRun:
 
     def export(self, windows_seen: int, folder: Path) -> None:
         """Write the plain weights of the checkpoint at `windows_seen` into `folder`."""
-        self._tuner.restore(self._folder / str(windows_seen))
+        self._tuner.restore(self._folder / str(windows_seen), to_train=False)
         self._tuner.export(folder)
 
     def _advance(self, rung: int) -> dict[str, Any]:
@@ -316,18 +317,29 @@ def log_file(directory: Path, number: int | str) -> Iterator[None]:
 
 
 def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:
-    """Delete the checkpoints of a sweep that are no longer needed.
+    """Delete what is no longer needed of a sweep's checkpoints.
 
-    What stays: for the `keep` best complete trials their best checkpoint, for running trials everything.
+    What stays: for the `keep` best complete trials the weights of their best checkpoint, for running trials everything.
     """
     complete = [trial for trial in trials if trial.state == "complete" and trial.best]
     ranked = sorted(complete, key=lambda trial: (trial.best.objective if trial.best else math.inf, trial.number))
     kept = {trial.number: trial.best.windows_seen for trial in ranked[:keep] if trial.best}
     for trial in trials:
         if trial.state != "running":
-            for folder in _checkpoints(directory / "checkpoints" / f"{trial.number:04d}"):
-                if kept.get(trial.number) != int(folder.name):
-                    shutil.rmtree(folder, ignore_errors=True)
+            _prune_ended(directory / "checkpoints" / f"{trial.number:04d}", kept.get(trial.number))
+
+
+def _prune_ended(folder: Path, windows_seen: int | None) -> None:
+    """Of a trial that trains no more, leave the weights at `windows_seen`, or nothing."""
+    if windows_seen is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.glob("*"):
+        if path.name != str(windows_seen):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(ChronotuneError, OSError):  # a damaged one is told of when it is read
+                drop_state(path)
 
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:
