@@ -82,15 +82,20 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_dictionary(panel: Panel, window: Window, context: int) -> dict[str, Any]:
-    """A window as users of the library write it: views of target and covariates, and the future of the known ones."""
+    """A window as users of the library write it: views of target and covariates, and the future of the known ones.
+
+    The library sorts covariates by name. Numbers before the names give it our order: the order of the rows decides how
+    sums are rounded, and that is not what is compared.
+    """
     series = panel.series[window.series]
     past = slice(max(0, window.origin - context), window.origin)
     future = slice(window.origin, window.origin + HORIZON)
-    rows = dict(zip(panel.covariates, series.covariates, strict=True))
+    named = [f"{number:03} {name}" for number, name in enumerate(panel.covariates)]
+    rows = dict(zip(named, series.covariates, strict=True))
     return {
         "target": series.target[past],
         "past_covariates": {name: values[past] for name, values in rows.items()},
-        "future_covariates": {name: rows[name][future] for name in panel.known_future},
+        "future_covariates": {name: rows[name][future] for name in named[len(panel.past_only) :]},
     }
 
 

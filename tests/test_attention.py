@@ -16,6 +16,7 @@ from chronotune import attention
 from chronotune.attention import equal_rows, inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import collate
+from chronotune.data.panel import Window
 from chronotune.forecaster import predict_windows
 from chronotune.trainable import Trainable
 from engine_parts import ALL, CONTEXT, HORIZON, KNOWN, WINDOWS, small_model, small_panel, small_tuner
@@ -26,9 +27,9 @@ PATCHES = 2  # cover the horizon
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
     """Whether the library is known is remembered for a process; not from one test to the next."""
-    attention._is_known.cache_clear()
+    attention.is_known.cache_clear()
     yield
-    attention._is_known.cache_clear()
+    attention.is_known.cache_clear()
 
 
 def panel_batch(covariates: tuple[str, ...]) -> dict[str, torch.Tensor]:
@@ -187,8 +188,9 @@ def test_training_and_forecasting_take_it() -> None:
     head = tuner.model.output_patch_embedding.hidden_layer
     head.register_forward_pre_hook(lambda _, inputs: heads.append(tuple(inputs[0].shape)))
     tuner.advance(1)
-    predict_windows(tuner.model, small_panel(), WINDOWS, context_length=CONTEXT, horizon=HORIZON, covariates=ALL)
-    assert heads == [(3, PATCHES, 32), (len(WINDOWS), PATCHES, 32)]
+    windows = [Window(0, origin) for origin in range(100, 107)]
+    predict_windows(tuner.model, small_panel(), windows, context_length=CONTEXT, horizon=HORIZON, covariates=ALL)
+    assert heads == [(3, PATCHES, 32), (7, PATCHES, 32)]
 
 
 @pytest.mark.parametrize("rows", [1, 4])

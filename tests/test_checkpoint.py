@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,30 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "8")
     checkpoint.write(tmp_path / "8", example())
     assert [path.name for path in tmp_path.iterdir()] == ["8"]
+
+
+def test_weights_without_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state goes, also when an earlier try was killed half way; all the time the checkpoint can be read."""
+    checkpoint.write(tmp_path / "8", example())
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name, state in (("replace", True), ("unlink", False)):
+        with monkeypatch.context() as patches:
+            patches.setattr(Path, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoint.drop_state(tmp_path / "8")
+        found = checkpoint.read(tmp_path / "8")
+        assert found.weights["w"][0] == 1
+        assert bool(found.state) is state
+    for _ in "twice":
+        checkpoint.drop_state(tmp_path / "8")
+        assert sorted(path.name for path in (tmp_path / "8").iterdir()) == [META, WEIGHTS]
+        assert checkpoint.read(tmp_path / "8").meta["windows_seen"] == example().meta["windows_seen"]
+    _flip(tmp_path / "8" / WEIGHTS)
+    with pytest.raises(ChronotuneError, match="damaged"):
+        checkpoint.read(tmp_path / "8")
 
 
 def _cut(path: Path) -> None:

@@ -153,6 +153,7 @@ def test_windows_as_dictionaries(part: Any) -> None:
     assert (len(panel.past_only), len(panel.known_future)) == (5, 4)
     window = part("evaluation_sets").rolling(panel, 96)[0]
     task = part("forecast").as_dictionary(panel, window, 64)
-    assert list(task["future_covariates"]) == list(panel.known_future)
+    assert [name.split(" ", 1)[1] for name in task["future_covariates"]] == list(panel.known_future)
+    assert [name.split(" ", 1)[1] for name in sorted(task["past_covariates"])] == list(panel.covariates)
     assert np.array_equal(task["target"], panel.series[0].target[window.origin - 64 : window.origin])
     assert {len(values) for values in task["past_covariates"].values()} == {64}

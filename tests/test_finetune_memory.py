@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import chronotune
-from chronotune.errors import ChronotuneError
-from chronotune.finetune import FineTuner, OutOfMemoryError
+from chronotune.errors import ChronotuneError, OutOfMemoryError
+from chronotune.finetune import FineTuner
 from chronotune.memory import CPU, ERROR, Load, fitting_windows, predict
 from engine_parts import ALL, CONTEXT, HORIZON, same, small_tuner, weights_of
 
@@ -145,12 +145,61 @@ def test_only_what_fits_is_tried(caplog: pytest.LogCaptureFixture) -> None:
     room = int(predict(model, replace(load, windows=3, accumulated=True)).peak * (1 + ERROR)) + 1
     tuner = small_tuner(**BATCH, available=room)
     calls = failing(tuner, most=8)
-    with caplog.at_level("INFO", logger="chronotune.finetune"):
+    with caplog.at_level("INFO", logger="chronotune.device"):
         tuner.advance(20)
     assert calls == [3, 3, 2, 3, 3, 2, 3, 1]
     assert tuner.splits == [(0, 3)]
     assert "at most 3 are computed at once" in caplog.text
     assert fitting_windows(model, load, CPU, available=room) == 3
+
+
+def test_one_window_that_is_not_expected_to_fit(caplog: pytest.LogCaptureFixture) -> None:
+    """Is told once, with both numbers, and tried: the prediction may be wrong."""
+    model = small_tuner(**BATCH)._trainable.architecture
+    load = Load(CONTEXT, HORIZON, windows=1, rows=1 + len(ALL), mode="full", accumulated=True)
+    need = predict(model, load).peak
+    tuner = small_tuner(**BATCH, available=need)
+    tuner.advance(40)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1
+    assert f"one window is expected to need {need / 1e9:.3g} GB (up to a quarter more)" in told[0]
+    assert f"and {need / 1e9:.3g} GB are free" in told[0]
+    assert (tuner.windows_seen, tuner.splits) == (40, [(0, 1)])
+
+
+@pytest.mark.parametrize("windows", [1, 8])
+@pytest.mark.parametrize("room", [0.99, 1.01])
+def test_the_warning_begins_where_one_window_fits(windows: int, room: float, caplog: pytest.LogCaptureFixture) -> None:
+    """Not before; and where a batch is one window, that counts."""
+    model = small_tuner(**BATCH)._trainable.architecture
+    one = Load(CONTEXT, HORIZON, windows=1, rows=1 + len(ALL), mode="full", accumulated=windows > 1)
+    available = int(predict(model, one).peak * (1 + ERROR) * room)
+    small_tuner(**{**BATCH, "windows": windows}, available=available).advance(20)
+    assert ("training is tried though" in caplog.text) is (room < 1)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_no_memory_for_the_optimizer(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what helps; the weights are those before; with memory again no half of a state is left."""
+    tuner, whole, zeros, calls = (*(small_tuner(mode, **BATCH, dropout=0.0) for _ in "12"), torch.zeros_like, count())
+    before = weights_of(tuner)
+
+    def zeros_like(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 5:
+            raise RuntimeError(ALLOCATOR)
+        return zeros(*arguments, **options)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(torch, "zeros_like", zeros_like)
+        with pytest.raises(OutOfMemoryError, match=r"optimizer's state .*at step 0 .*can't allocate.*; use lora or a"):
+            tuner.advance(20)
+    assert next(calls) == 6
+    assert same(weights_of(tuner), before)
+    assert all(p.grad is None for p in tuner.model.parameters())
+    assert (tuner.windows_seen, tuner.steps) == (0, 0)
+    tuner.advance(40)
+    whole.advance(40)
+    assert same(weights_of(tuner), weights_of(whole))
 
 
 def test_a_plan_that_does_not_fit_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,6 +33,7 @@ SIDEWAYS = {
     ("finetune", "trainable"),
     ("finetune", "attention"),
     ("forecaster", "attention"),
+    ("forecaster", "device"),
     ("finetune", "device"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),

@@ -23,6 +23,7 @@ from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel, Series
 from chronotune.data.prepare import load, trial_data
 from chronotune.device import MEMORY
+from chronotune.errors import ChronotuneError
 from chronotune.export import write_winner
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.study import Result, TrialRecord
@@ -137,6 +138,52 @@ def test_the_best_trials_keep_their_best_checkpoint(tmp_path: Path) -> None:
     prune(tmp_path, trials, keep=2)
     left = {path.relative_to(tmp_path / "checkpoints").as_posix() for path in tmp_path.glob("checkpoints/*/*")}
     assert left == {"0000/9", "0003/3", "0003/9", "0004/27"}
+
+
+def test_a_long_sweep_does_not_fill_the_disk(worker: Worker) -> None:
+    """However many trials: the best ones' weights, and of the running trial the best, the latest and the new."""
+    folder, keep, trials, most = worker.assignment.directory / "checkpoints", 2, list[TrialRecord](), 0
+
+    def on_disk() -> tuple[int, int]:
+        return len(list(folder.glob("*/*"))), sum(path.stat().st_size for path in folder.glob("*/*/*"))
+
+    for number in range(6):
+        point, results = (POINT, LORA)[number % 3 == 1], list[Result]()
+        for r in TrialRun(worker, number, point.model_copy(update={"learning_rate": 10.0 ** -(2 + number)})).results():
+            results.append(Result(**result_of(r)))
+            trials[number:] = [TrialRecord(number, "running", point, tuple(results), None, None, None)]
+            prune(worker.assignment.directory, trials, keep)
+            if number == 0 and len(results) == 1:
+                one = on_disk()[1]  # a whole checkpoint of full fine-tuning
+            folders, size = on_disk()
+            most = max(most, folders)
+            assert size <= 3 * one + keep * one / 2
+            if number == 4:  # given up at its first rung
+                break
+        state: Any = "pruned" if number == 4 else "complete"
+        trials[number] = replace(trials[number], state=state)
+        prune(worker.assignment.directory, trials, keep)
+        assert on_disk()[0] <= keep
+        assert on_disk()[1] <= keep * one / 2
+    assert keep + 1 < most <= keep + 3
+    assert not list(folder.glob("*/*/state.pt"))
+
+
+@pytest.mark.parametrize("point", [POINT, LORA], ids=["full", "lora"])
+def test_what_pruning_leaves_can_be_exported_but_not_resumed(worker: Worker, point: Hyperparameters) -> None:
+    """The weights are the trial's own; the log says why a new run does not go on from them."""
+    directory = worker.assignment.directory
+    results = [Result(**result_of(r)) for r in TrialRun(worker, 0, point).results()]
+    record = TrialRecord(0, "complete", point, tuple(results), None, None, None)
+    assert record.best is not None
+    seen = record.best.windows_seen
+    TrialRun(again(worker), 0, point).export(seen, directory / "before")
+    prune(directory, [record], keep=1)
+    TrialRun(again(worker), 0, point).export(seen, directory / "after")
+    weights = [(directory / name / "model.safetensors").read_bytes() for name in ("before", "after")]
+    assert weights[0] == weights[1]
+    with pytest.raises(ChronotuneError, match="weights only, since its trial has ended"):
+        TrialRun(again(worker), 0, point)._tuner.restore(directory / f"checkpoints/0000/{seen}")
 
 
 def test_scoring_zero_shot_covers_the_space(worker: Worker) -> None:

@@ -45,7 +45,7 @@ def inside_windows(model: Chronos2Model, *, rows: int | None = None, patches: in
             only that row carries a loss: the loss is then the library's, and the other rows' forecasts mean nothing.
             None when all forecasts are used.
     """
-    if not _is_known():
+    if not is_known():
         yield
         return
     shortcut = _Shortcut(model, rows, patches)
@@ -92,7 +92,8 @@ def source_digest() -> str:
 
 
 @functools.cache
-def _is_known() -> bool:
+def is_known() -> bool:
+    """Whether the installed library is one of `KNOWN_SOURCES`, so that the shorter way is taken; logged once if not."""
     from importlib.metadata import version
 
     if (digest := source_digest()) in KNOWN_SOURCES:

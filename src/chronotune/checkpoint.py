@@ -29,7 +29,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     """The trained parameters by name: all of them, or only the adapters."""
     state: dict[str, Any]
-    """Optimizer and random number generators: tensors and plain values."""
+    """Optimizer and random number generators: tensors and plain values; empty after `drop_state`."""
     meta: dict[str, Any]
     """Progress and settings, as JSON holds them."""
 
@@ -77,11 +77,29 @@ def read(folder: Path) -> Checkpoint:
         for name, digest in meta["sha256"].items():
             if sha256(folder / name) != digest:
                 raise ValueError(f"{name} does not have the SHA-256 that was written")
-        return Checkpoint(
-            load_file(folder / WEIGHTS), load(folder / STATE, map_location="cpu", weights_only=True), meta
-        )
+        has_state = STATE in meta["sha256"]
+        state = load(folder / STATE, map_location="cpu", weights_only=True) if has_state else {}
+        return Checkpoint(load_file(folder / WEIGHTS), state, meta)
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+
+
+def drop_state(folder: Path) -> None:
+    """Free what only resuming needs; weights and notes stay. At any moment the checkpoint can be read.
+
+    Raises:
+        ChronotuneError: There is no checkpoint, or a damaged one.
+        OSError: It cannot be changed.
+    """
+    meta = read_meta(folder)
+    if STATE in (digests := meta.get("sha256", {})):
+        kept = {name: digest for name, digest in digests.items() if name != STATE}
+        partial = folder / f".{META}.partial"
+        partial.write_text(json.dumps({**meta, "sha256": kept}, indent=2) + "\n", encoding="utf-8")
+        _sync(partial)
+        partial.replace(folder / META)
+        _sync(folder)
+    (folder / STATE).unlink(missing_ok=True)  # also where an earlier try ended before this
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

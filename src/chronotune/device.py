@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from chronotune import memory
 from chronotune.errors import ChronotuneError
-from chronotune.memory import CPU, GPU, GPU_BF16, Numbers, free_of_machine
+from chronotune.memory import (
+    CPU,
+    ERROR,
+    FRAGMENTED,
+    GPU,
+    GPU_BF16,
+    Architecture,
+    Load,
+    Numbers,
+    free_of_machine,
+    predict,
+)
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("chronotune.device")
 
 MEMORY = "CHRONOTUNE_TRIAL_MEMORY"
 """Environment variable: bytes that one trial may take, instead of what its device has left."""
@@ -62,6 +78,34 @@ def numbers(device: torch.device, bf16: bool) -> Numbers:
     return GPU_BF16 if bf16 else GPU
 
 
+def fitting_windows(device: torch.device, model: Architecture, load: Load, numbers: Numbers, available: int) -> int:
+    """`memory.fitting_windows`; the log says when it is fewer, or not even one window is expected to fit.
+
+    On a CPU, freed memory is returned at once from now on where it is short.
+    """
+    need = predict(model, load, numbers).peak
+    if device.type == "cpu" and need * FRAGMENTED > available:
+        return_freed_memory()
+    fitting = memory.fitting_windows(model, load, numbers, available)
+    if fitting == load.windows and need * (1 + ERROR) <= available:
+        return fitting
+    accumulated = load.accumulated or fitting < load.windows
+    least = predict(model, replace(load, windows=fitting, accumulated=accumulated), numbers).peak
+    if least * (1 + ERROR) > available:
+        log.warning(
+            "training is tried though one window is expected to need %.3g GB (up to a quarter more), and %.3g GB are "
+            "free; if it fails, lower context_length, use fewer covariates or lora, or run fewer trials at a time",
+            *(least / 1e9, available / 1e9),
+        )
+    else:
+        log.info(
+            "%d windows are expected to need %.3g GB (up to a quarter more), and %.3g GB are free: at most %d are "
+            "computed at once",
+            *(load.windows, need / 1e9, available / 1e9, fitting),
+        )
+    return fitting
+
+
 def limit_to_share(device: torch.device, share: float) -> None:
     """Keep this process to its fraction of a GPU, so that it cannot take what a neighbour was promised."""
     import torch
@@ -77,6 +121,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, to quote in another."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def release() -> None:

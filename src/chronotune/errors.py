@@ -31,6 +31,10 @@ class ChronotuneError(Exception):
     exit_code = 1
 
 
+class OutOfMemoryError(ChronotuneError):
+    """Memory ran out, and computing fewer windows at once does not help."""
+
+
 class InputError(ChronotuneError):
     """The user's input is wrong (exit code 2); holds every fault found, not only the first."""
 

@@ -16,7 +16,7 @@ from chronotune.attention import inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
 from chronotune.data.panel import Panel, Window
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, OutOfMemoryError
 from chronotune.pretrained import quiet
 from chronotune.trainable import OwnRandomness, Trainable, fingerprint, has_bf16
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("chronotune.finetune")
 
 _MAX_GRADIENT_NORM = 1.0
-
-
-class OutOfMemoryError(ChronotuneError):
-    """Not even one window fits; the weights are those before the step that failed."""
 
 
 class NonFiniteLossError(ChronotuneError):
@@ -177,11 +173,31 @@ class FineTuner:
             group["lr"] = rate
         size = step_size(self.windows_seen, self._hyperparameters.effective_batch, self._rungs)
         loss = self._backward(size)
-        optimizer.step()
+        self._update()
         optimizer.zero_grad(set_to_none=True)
         self.windows_seen += size
         self.steps += 1
         return size, loss
+
+    def _update(self) -> None:
+        """Apply the gradients. The first time that allocates the optimizer's state, which no split makes smaller."""
+        optimizer, first = self._optimizer, not self._optimizer.state
+        try:
+            optimizer.step()
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            reason = devices.reason(error)
+        if first:  # some of it may be there: with that the next call would fail in another way
+            optimizer.state.clear()
+        optimizer.zero_grad(set_to_none=True)
+        devices.release()
+        need = 2 * sum(p.numel() * p.element_size() for p in self._trainable.parameters.values())
+        raise OutOfMemoryError(
+            f"weights, gradients and the optimizer's state ({need / 1e9:.3g} GB) must fit into memory, but at step "
+            f"{self.steps} they did not ({reason}); use lora or a smaller model, or run fewer trials at a time"
+        )
 
     def _backward(self, size: int) -> float:
         """Gradients, clipped, of the mean loss over this step's windows; and that loss.
@@ -200,7 +216,7 @@ class FineTuner:
             except (RuntimeError, MemoryError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                reason = devices.reason(error)
             # outside of `except`: until there, the traceback keeps the tensors of the failed try
             self._make_smaller(min(micro, size), reason)
             self._random.rewind(random)
@@ -224,29 +240,18 @@ class FineTuner:
         return min(planned, before, self._fitting, self._hyperparameters.windows)
 
     def _predict_fitting(self) -> int:
-        """The most windows that are expected to fit; on a CPU, freed memory is returned at once where it is short."""
-        model = self._trainable.architecture
-        numbers = devices.numbers(self.device, has_bf16(self.device))
+        """The most windows that are expected to fit."""
         point = self._hyperparameters
-        rows = 1 + len(self._panel.covariates)
         load = memory.Load(
             context=point.context_length,
             horizon=self._horizon,
             windows=point.windows,
-            rows=rows,
+            rows=1 + len(self._panel.covariates),
             mode=point.mode,
             accumulated=point.accumulation > 1,
         )
-        need = memory.predict(model, load, numbers).peak
-        if self.device.type == "cpu" and need * memory.FRAGMENTED > self._available:
-            devices.return_freed_memory()
-        fitting = memory.fitting_windows(model, load, numbers, self._available)
-        if fitting < point.windows:
-            log.info(
-                "%d windows are expected to need %.2f GB, but %.2f GB are free: at most %d are computed at once",
-                *(point.windows, need / 1e9, self._available / 1e9, fitting),
-            )
-        return fitting
+        numbers = devices.numbers(self.device, has_bf16(self.device))
+        return devices.fitting_windows(self.device, self._trainable.architecture, load, numbers, self._available)
 
     def _make_smaller(self, failed: int, reason: str) -> None:
         """Drop the gradients of a failed try, give its memory back, and allow half as many windows from now on."""
@@ -323,8 +328,13 @@ class FineTuner:
         }
         checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta))
 
-    def restore(self, folder: Path) -> dict[str, Any]:
+    def restore(self, folder: Path, *, to_train: bool = True) -> dict[str, Any]:
         """Go on from a checkpoint of a run with the same arguments; only rungs not yet reached may differ.
+
+        Args:
+            folder: As `save` wrote it.
+            to_train: False when only the weights are wanted, which is all that a checkpoint without the optimizer's
+                state gives; the tuner is then not fit to train.
 
         Returns:
             The notes that were saved with it.
@@ -341,8 +351,11 @@ class FineTuner:
             theirs = _identity(meta["settings"], meta["rungs"], seen)
             checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
             self._trainable.load(saved.weights)
-            optimizer.load_state_dict(saved.state["optimizer"])
-            self._random.load(saved.state["random"])
+            if to_train and not saved.state:
+                raise ValueError("it holds weights only, since its trial has ended")
+            if to_train:
+                optimizer.load_state_dict(saved.state["optimizer"])
+                self._random.load(saved.state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ChronotuneError(f"checkpoint {folder} does not fit this training run: {error}") from error
         self.windows_seen, self.steps, self.splits = seen, steps, splits

@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ray import tune
 
 from chronotune import device, finetune, forecaster, metrics
+from chronotune.checkpoint import drop_state
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
@@ -179,7 +180,7 @@ class TrialRun:
 
     def export(self, windows_seen: int, folder: Path) -> None:
         """Write the plain weights of the checkpoint at `windows_seen` into `folder`."""
-        self._tuner.restore(self._folder / str(windows_seen))
+        self._tuner.restore(self._folder / str(windows_seen), to_train=False)
         self._tuner.export(folder)
 
     def _advance(self, rung: int) -> dict[str, Any]:
@@ -364,21 +365,32 @@ def ended_when_stuck(minutes: float | None, log_to: TextIO) -> Iterator[None]:
 
 
 def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:
-    """Delete the checkpoints of a sweep that are no longer needed.
+    """Delete what is no longer needed of a sweep's checkpoints.
 
-    What stays: for the `keep` best complete trials their best checkpoint, for running trials everything.
+    What stays: for the `keep` best complete trials the weights of their best checkpoint, for running trials everything.
     """
     prune_all_but(directory, trials, {trial.number for trial in by_score(trials)[:keep]})
 
 
 def prune_all_but(directory: Path, trials: Sequence[TrialRecord], kept: Set[int]) -> None:
-    """Delete the checkpoints of trials that have ended, but for the best one of those whose number is in `kept`."""
+    """Delete what trials that have ended left, but for the best weights of those whose number is in `kept`."""
     for trial in trials:
         best = str(trial.best.windows_seen) if trial.best and trial.number in kept else None
         if trial.state != "running":
-            for folder in _checkpoints(checkpoint_folder(directory, trial.number, repeat=trial.seed is not None)):
-                if folder.name != best:
-                    shutil.rmtree(folder, ignore_errors=True)
+            _prune_ended(checkpoint_folder(directory, trial.number, repeat=trial.seed is not None), best)
+
+
+def _prune_ended(folder: Path, best: str | None) -> None:
+    """Of a trial that trains no more, leave the weights of its best checkpoint, or nothing."""
+    if best is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.glob("*"):
+        if path.name != best:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(ChronotuneError, OSError):  # a damaged one is told of when it is read
+                drop_state(path)
 
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Budget(Declaration):
     splits: list[tuple[NonNegativeInt, PositiveInt]] | None = Field(
         None,
         description="At most this many windows are computed at once, each pair: from which optimizer step, how many; "
-        "written by export where memory did not hold search_space.windows at once.",
+        "written by export where memory did not hold search_space.windows at once; only where nothing is searched.",
     )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts, but finalists.")
     patience: PositiveInt | None = Field(
@@ -89,7 +89,7 @@ class Budget(Declaration):
         description="A worker without a result for so long is taken for stuck: its process ends, and its trial goes on "
         "from its last checkpoint in another, twice at most. null: it is waited for.",
     )
-    keep_checkpoints: PositiveInt = Field(3, description="Finished trials whose best checkpoint stays on disk.")
+    keep_checkpoints: PositiveInt = Field(1, description="Finished trials whose best checkpoint stays on disk.")
 
     @model_validator(mode="after")
     def _stop_inside(self) -> Self:
@@ -182,16 +182,9 @@ class Recipe(Declaration):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        refuse(
-            [
-                *_unknown_sets(self),
-                *_too_long_contexts(self),
-                *_lora_without_rank(self),
-                *_late_grace(self),
-                *points_outside(self.search, self.search_space),
-                *no_grid(self.search, self.search_space),
-            ]
-        )
+        rules = (_unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
+        breaches = [breach for rule in rules for breach in rule(self)]
+        refuse([*breaches, *points_outside(self.search, self.search_space), *no_grid(self.search, self.search_space)])
         return self
 
 
@@ -268,6 +261,17 @@ def _late_grace(recipe: Recipe) -> Iterator[Breach]:
             ("early_stopping", "grace"),
             f"must not exceed budget.windows, but {grace} > {windows}",
             "Remove it: by default it fits",
+        )
+
+
+def _others_splits(recipe: Recipe) -> Iterator[Breach]:
+    space = recipe.search_space.parameters
+    searched = [name for name, parameter in space.items() if len(set(extremes(parameter))) > 1]
+    if recipe.budget.splits and searched:
+        yield Breach(
+            ("budget", "splits"),
+            f"repeat the run of one configuration, but search_space leaves {', '.join(searched)} to search",
+            "Remove them (--set budget.splits=null): each trial finds out what fits into memory",
         )
 
 

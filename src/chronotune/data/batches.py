@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chronotune.data.panel import Panel, Window
-from chronotune.data.windows import cut
 from chronotune.errors import ChronotuneError
 
 
@@ -94,6 +93,28 @@ class Batch:
     """Shape (rows,), the number of each row's window."""
 
 
+def copy_into(
+    context: NDArray[np.float32], known: NDArray[np.float32], panel: Panel, windows: Sequence[Window]
+) -> None:
+    """Copy what a model is given for some windows, once, from the panel's arrays; the rest is left as it is.
+
+    Args:
+        context: Filled with NaN; shape (windows, rows, steps). Pasts are cut to these steps, and stand at their end.
+        known: Filled with NaN; shape (windows, rows, horizon). Gets the future of known covariates, as far as it goes.
+        panel: With the wanted covariates only; rows are target, past-only, known-future.
+        windows: As many.
+    """
+    steps, horizon, first = context.shape[2], known.shape[2], len(panel.past_only)
+    for i, window in enumerate(windows):
+        series, origin = panel.series[window.series], window.origin
+        past = slice(max(0, origin - steps), origin)
+        begin = steps - (past.stop - past.start)
+        context[i, 0, begin:] = series.target[past]
+        context[i, 1:, begin:] = series.covariates[:, past]
+        future = series.covariates[first:, origin : origin + horizon]
+        known[i, 1 + first :, : future.shape[1]] = future
+
+
 def collate(panel: Panel, windows: Sequence[Window], context_length: int, horizon: int) -> Batch:
     """Copy windows out of the panel into one batch.
 
@@ -103,15 +124,13 @@ def collate(panel: Panel, windows: Sequence[Window], context_length: int, horizo
         context_length: The longest past to take.
         horizon: Steps to forecast.
     """
-    cuts = [cut(panel, window, context_length, horizon) for window in windows]
-    rows, longest = 1 + len(panel.covariates), max(context.shape[1] for context, _ in cuts)
+    rows, longest = 1 + len(panel.covariates), max(min(context_length, window.origin) for window in windows)
     context = np.full((len(windows), rows, longest), np.nan, dtype=np.float32)
     target = np.full((len(windows), rows, horizon), np.nan, dtype=np.float32)
     known = np.full_like(target, np.nan)
-    for i, (window, (past, future)) in enumerate(zip(windows, cuts, strict=True)):
-        context[i, :, longest - past.shape[1] :] = past
+    copy_into(context, known, panel, windows)
+    for i, window in enumerate(windows):
         target[i, 0] = panel.series[window.series].target[window.origin : window.origin + horizon]
-        known[i, rows - len(future) :] = future
     return Batch(
         context.reshape(-1, longest),
         target.reshape(-1, horizon),
