@@ -120,8 +120,9 @@ def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
 
 def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     """Resume what is unfinished, export what is evaluated."""
-    study, page = some_sweep(tmp_path), console()
-    conclude(page, tmp_path, study.read())
+    (folder := tmp_path / "one").mkdir()
+    study, page = some_sweep(folder), console()
+    conclude(page, folder, study.read())
     assert "4 trials: 1 stopped early, 1 failed" in text_of(page)
     assert "chronotune resume" in text_of(page)
     row = {"model": "best", "context_length": 96, "covariates": "known"}
@@ -138,11 +139,11 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     study.note("evaluation", evaluation)
     study.note("ended", "now")
     page = console()
-    conclude(page, tmp_path, study.read())
+    conclude(page, folder, study.read())
     assert "chronotune export" in text_of(page)
     assert "opened 1 time" in text_of(page)
     assert "verdict: keep zero-shot, best is not shown to be better" in text_of(page)
-    [about] = [one["about"] for one in sweeps(tmp_path.parent) if one["name"] == tmp_path.name]
+    [about] = [one["about"] for one in sweeps(tmp_path)]
     assert about.endswith(": keep zero-shot")
     page.print(evaluation_table({**evaluation, "test_openings": 2, "verdict": None}))
     assert "opened 2 times" in text_of(page)
