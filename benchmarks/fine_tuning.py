@@ -121,9 +121,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="tiny", help="name or path of a model preset")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to train")
     parser.add_argument("--context", type=int, default=672, help="context length in steps")
-    parser.add_argument("--covariates", default="none", help="covariate set of the recipe")
-    parser.add_argument("--windows", type=int, default=16, help="windows a step")
-    parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate")
+    parser.add_argument("--covariates", default="known", help="covariate set of the recipe")
+    parser.add_argument("--windows", type=int, default=8, help="windows a step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
