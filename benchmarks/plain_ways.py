@@ -79,7 +79,7 @@ def plain_ray(task: Task, folder: Path) -> tuple[list[Trial], float]:
     search = OptunaSearch(distributions(recipe.search_space), points_to_evaluate=points, metric=OBJECTIVE, mode="min")
     mirror = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder}/mlflow.db", experiment_name=recipe.name)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_ray_trial, task=task), {"cpu": task.threads}),
+        tune.with_resources(tune.with_parameters(_ray_trial, task=task, folder=folder), {"cpu": task.threads}),
         tune_config=tune.TuneConfig(
             search_alg=search, scheduler=asha, num_samples=len(points), max_concurrent_trials=task.slots
         ),
@@ -185,7 +185,7 @@ class _Told:
         return Trial(point, self.score, self.busy, self.gap, self.weights)
 
 
-def _ray_trial(config: dict[str, Any], task: Task | None = None) -> None:
+def _ray_trial(config: dict[str, Any], task: Task | None = None, folder: Path | None = None) -> None:
     import torch
     from ray import tune
 
@@ -198,7 +198,7 @@ def _ray_trial(config: dict[str, Any], task: Task | None = None) -> None:
         tune.report({**values, "best": told.score, "weights": str(told.weights)})
         return False  # Ray ends a stopped trial itself
 
-    fit(task, as_point({**fixed(task.recipe.search_space), **config}), Path(tempfile.mkdtemp()), told, report)
+    fit(task, as_point({**fixed(task.recipe.search_space), **config}), Path(tempfile.mkdtemp(dir=folder)), told, report)
 
 
 def _ray_result(task: Task, result: Any) -> Trial:

@@ -116,8 +116,8 @@ def memory_of_tree(pid: int) -> int:
 def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     """The recipe, with given configurations: the random sampler's, which depend on seed and trial number alone."""
     file = os.environ.get("CHRONOTUNE_STEEL_CSV") if options.recipe == "steel" else None
-    changes = ["budget.trials=24", "search.sampler=random", f"seed={seed}", f"model={options.model}", "cluster=local"]
-    changes.append("finalists.top=0")  # the plain ways have none
+    changes = [f"seed={seed}", f"model={options.model}", "cluster=local", "budget.trials=24", "finalists.top=0"]
+    changes += ["search.sampler=random", "search.vendor_defaults=false"]
     changes += [f"data.path={file}"] if file else []
     return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
 
@@ -135,8 +135,9 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
     sweep = run_sweep(recipe.model_copy(update={"tracking": changed}), folder / "sweep")
     reading = read(sweep)
     seconds = float(reading.attributes["seconds"])
-    busy = [trial.results[-1].attributes["seconds"] for trial in reading.trials if trial.results]
-    spans = [(trial.ended - trial.started).total_seconds() for trial in reading.trials if trial.ended and trial.started]
+    ended = [trial for trial in reading.trials if trial.results and trial.started and trial.ended]
+    busy = [trial.results[-1].attributes["seconds"] for trial in ended]
+    spans = [(trial.ended - trial.started).total_seconds() for trial in ended if trial.started and trial.ended]
     rows = {row["model"]: row for row in reading.attributes["evaluation"]["rows"]}
     assert reading.winner is not None
     assert reading.winner.best is not None

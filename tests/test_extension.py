@@ -10,6 +10,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.errors import InputError
 from chronotune.study import Study
 from chronotune.sweep import _extend, _refuse_extension
+from chronotune.tuner import minutes_of
 from sweep_parts import ask, new_study, result, small_recipe
 
 
@@ -48,6 +49,16 @@ def test_trials_without_time_are_refused(tmp_path: Path) -> None:
     _refuse_extension(recipe, study, 20, 1)
     study.note("seconds", 599)
     _refuse_extension(recipe, study, 20, 0)
+
+
+def test_added_minutes_begin_where_the_time_was_spent(tmp_path: Path) -> None:
+    """Trials that ran when the limit came went beyond it; and from its first word on the sweep is unfinished."""
+    study, recipe = _timed(tmp_path, 10, spent=25)
+    study.note("ended", "2026-01-01")
+    _refuse_extension(recipe, study, 20, 10)
+    _extend(recipe, study, 20, 10)
+    assert minutes_of(recipe, study) == 35
+    assert study.attribute("ended") is None
 
 
 def test_minutes_without_a_limit_are_refused(tmp_path: Path) -> None:

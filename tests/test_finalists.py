@@ -196,6 +196,14 @@ def test_a_sweep_of_an_earlier_version_goes_on_without_them(tmp_path: Path) -> N
     assert as_begun(load_recipe(tmp_path / "old.yaml")).finalists.top == 0
 
 
+def test_a_sweep_of_an_earlier_version_waits_for_its_workers(tmp_path: Path) -> None:
+    """It was begun when nobody ended a worker that took long."""
+    text, count = re.subn(r"stuck_minutes: [\d.]+, ", "", dump_recipe(load_recipe("steel")))
+    assert count == 1
+    (tmp_path / "old.yaml").write_text(text)
+    assert as_begun(load_recipe(tmp_path / "old.yaml")).budget.stuck_minutes is None
+
+
 def test_three_of_three_by_default() -> None:
     """As the recipe's schema says."""
     assert Finalists() == Finalists(top=3, seeds=3)

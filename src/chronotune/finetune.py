@@ -350,9 +350,9 @@ class FineTuner:
             splits = [(int(step), int(windows)) for step, windows in meta["splits"]]
             theirs = _identity(meta["settings"], meta["rungs"], seen)
             checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
-            self._trainable.load(saved.weights)
             if to_train and not saved.state:
                 raise ValueError("it holds weights only, since its trial has ended")
+            self._trainable.load(saved.weights)
             if to_train:
                 optimizer.load_state_dict(saved.state["optimizer"])
                 self._random.load(saved.state["random"])

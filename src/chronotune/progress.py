@@ -35,7 +35,7 @@ class _Lines:
     def began(self, directory: Path, recipe: Recipe, dataset: Dataset, reading: Reading) -> None:
         """Say what is about to happen; what earlier drivers have done is no news."""
         self.saw_any = True
-        self._print(summary(directory, recipe, dataset))
+        self._print(summary(directory, recipe, dataset, reading.attributes["trials"]))
         self._seen = {_key(t): (t.state, t.windows_seen) for t in (*reading.trials, *reading.finalists)}
         if reading.trials:
             self._print(f"goes on with {len(reading.trials)} trials done or begun")

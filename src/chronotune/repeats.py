@@ -36,14 +36,14 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
     if wanted != noted:
         study.note(FINALISTS, wanted)
     searcher = FinalistSearcher(study, repeats, plan(wanted), recipe.rungs[-1], lambda: slots(recipe.cluster))
-    if not searcher.wants_more():
-        return
 
     def tidy() -> None:
         reading = study.read()
         prune_all_but(assignment.directory, reading.finalists, needed(reading))
 
-    drive(repeats, assignment, searcher, FIFOScheduler(), on_record, tidy)
+    if searcher.wants_more():
+        drive(repeats, assignment, searcher, FIFOScheduler(), on_record, tidy)
+    tidy()  # a driver that was killed after the last had ended has not
 
 
 class FinalistSearcher(RecordedSearcher):

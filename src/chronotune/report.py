@@ -151,15 +151,15 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
     return table
 
 
-def summary(directory: Path, recipe: Recipe, dataset: Dataset) -> str:
-    """What a sweep is about to do, in windows and in optimizer steps."""
+def summary(directory: Path, recipe: Recipe, dataset: Dataset, trials: int) -> str:
+    """What a sweep that wants so many trials is about to do, in windows and in optimizer steps."""
     from chronotune.config.space import extremes
 
     space, split = recipe.search_space, dataset.split
     batches = [w * a for w in extremes(space.windows) for a in extremes(space.accumulation)]
     steps = sorted(-(-recipe.budget.windows // batch) for batch in batches)
     return (
-        f"{recipe.name}: {recipe.budget.trials} trials of {recipe.model.name} on {recipe.data.source}, up to "
+        f"{recipe.name}: {trials} trials of {recipe.model.name} on {recipe.data.source}, up to "
         f"{recipe.budget.windows} windows each ({steps[0]}-{steps[-1]} optimizer steps), "
         f"scored after {', '.join(map(str, recipe.rungs))} windows{_repeated(recipe)}\n"
         f"{len(split.validation_origins)} validation origins, {len(split.test_origins)} test origins of "

@@ -105,7 +105,9 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         if number is None:
             return
         if error:
-            self._study.fail(number, "its worker died, again and again; see its log")
+            self._study.fail(
+                number, "its worker died, or was stuck (budget.stuck_minutes), again and again; see its log"
+            )
         elif result and (reason := result.get("failed")):
             self._study.fail(number, reason)
         else:

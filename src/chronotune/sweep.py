@@ -29,7 +29,7 @@ from chronotune.start import start, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
-from chronotune.tuner import MINUTES, SPENT, RemoteWorker, run_tuner, terminated_like_interrupted
+from chronotune.tuner import MINUTES, SPENT, RemoteWorker, minutes_of, run_tuner, terminated_like_interrupted
 
 log = logging.getLogger("chronotune.sweep")
 
@@ -132,6 +132,8 @@ def resume_sweep(
     recipe = as_begun(load_recipe(directory / "recipe.yaml"))
     dataset = load(recipe)
     locate(recipe.model)
+    if recipe.tracking.enabled:
+        resolve_uri(recipe.tracking)  # refused before anything is written
     data = trial_data(dataset, recipe)
     with Lease(directory):
         study = Study.reopen(directory)
@@ -146,14 +148,17 @@ def resume_sweep(
 
 
 def as_begun(recipe: Recipe) -> Recipe:
-    """A sweep's own recipe as it was meant: one from before there were finalists does not name them, and has none."""
-    if "finalists" in recipe.model_fields_set:
-        return recipe
-    return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"top": 0})})
+    """A sweep's own recipe as it was meant: what did not exist when it began, its `recipe.yaml` does not name."""
+    finalists, budget = recipe.finalists, recipe.budget
+    if "finalists" not in recipe.model_fields_set:
+        finalists = finalists.model_copy(update={"top": 0})
+    if "stuck_minutes" not in budget.model_fields_set:
+        budget = budget.model_copy(update={"stuck_minutes": None})
+    return recipe.model_copy(update={"finalists": finalists, "budget": budget})
 
 
 def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
-    wanted, limit = study.attribute("trials"), _minutes(recipe, study)
+    wanted, limit = study.attribute("trials"), minutes_of(recipe, study)
     if trials and within_grid(recipe, wanted + trials) == wanted:
         raise InputError(
             f"--trials: a grid is extended up to its last point, but all {wanted} were wanted already. "
@@ -161,7 +166,7 @@ def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float)
         )
     if minutes and limit is None:
         raise InputError("--minutes: adds to budget.minutes, but this sweep has no limit of time. Leave it out")
-    if trials and limit is not None and (study.attribute(SPENT) or 0) >= (limit + minutes) * 60:
+    if trials and not minutes and limit is not None and (study.attribute(SPENT) or 0) >= limit * 60:
         raise InputError(
             f"--trials: new trials need time, but all of budget.minutes ({limit:g}) is spent. Add some with --minutes"
         )
@@ -169,17 +174,13 @@ def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float)
 
 def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
     """Note what is added. Patience begins anew: whoever extends a sweep has some."""
+    study.note("ended", None)  # first: a sweep that was cut off in here is unfinished
     if trials or minutes:
         study.note(EXTENDED, sum(trial.state in ("complete", "pruned") for trial in study.trials))
     study.note("trials", within_grid(recipe, study.attribute("trials") + trials))
     if minutes:
-        study.note(MINUTES, (_minutes(recipe, study) or 0) + minutes)
-
-
-def _minutes(recipe: Recipe, study: Study) -> float | None:
-    """The limit of wall time, with what was added to it."""
-    noted: float | None = study.attribute(MINUTES)
-    return recipe.budget.minutes if noted is None else noted
+        spent = (study.attribute(SPENT) or 0) / 60  # trials that ran at the end of the time went beyond it
+        study.note(MINUTES, max(minutes_of(recipe, study) or 0, spent) + minutes)
 
 
 class _Sweep:
@@ -202,7 +203,6 @@ class _Sweep:
         """Search, train the finalists again, then name the winner and evaluate it."""
         self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
         with terminated_like_interrupted(), Mirror(self.directory, self.recipe.tracking) as mirror:
-            self.study.note("ended", None)
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()

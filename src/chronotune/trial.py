@@ -73,6 +73,7 @@ class Worker:
             use_threads(self._threads)
             device.limit_to_share(_device(), self.share)
             self._base = forecaster.load_model(self.assignment.recipe.model).to(_device())
+            device.settle()
         return self._base
 
     @property

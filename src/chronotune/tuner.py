@@ -18,6 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from chronotune.cluster import gpus_per_trial, slots
 from chronotune.config.model import ModelPreset
+from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError
@@ -57,9 +58,14 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     def tidy() -> None:
         prune(assignment.directory, study.trials, recipe.budget.keep_checkpoints)
 
-    minutes = study.attribute(MINUTES) or recipe.budget.minutes
-    drive(study, assignment, searcher, asha, on_record, tidy, minutes)
+    drive(study, assignment, searcher, asha, on_record, tidy, minutes_of(recipe, study))
     study.note("stopped", searcher.stopped_by)
+
+
+def minutes_of(recipe: Recipe, study: Study) -> float | None:
+    """The limit of wall time, with what extensions added to it."""
+    noted: float | None = study.attribute(MINUTES)
+    return recipe.budget.minutes if noted is None else noted
 
 
 def drive(

@@ -22,7 +22,7 @@ from chronotune.tracking.address import masked
 
 SWEEP = "sweep"
 """Key of the parent run; a child's key is its trial number, that of a finalist's repeat `finalist-` and its number."""
-ARTIFACTS = ("recipe.yaml", "evaluation.json", "winner/recipe.yaml", "winner/preset.yaml")
+ARTIFACTS = ("recipe.yaml", "evaluation.json", "segments.json", "winner/recipe.yaml", "winner/preset.yaml")
 
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters that MLflow takes
@@ -122,6 +122,7 @@ def _parent(reading: Reading, alive: bool, weights: Mapping[int, Mapping[str, st
         "chronotune.state": state,
         "chronotune.version": attributes.get("chronotune"),
         "chronotune.trials": attributes.get("trials"),
+        "chronotune.verdict": ((attributes.get("evaluation") or {}).get("verdict") or {}).get("decision"),
         **{f"chronotune.fingerprint.{key}": value for key, value in identity.items()},
         **{key: value for chosen in weights.values() for key, value in chosen.items()},
     }
@@ -135,7 +136,12 @@ def _parent(reading: Reading, alive: bool, weights: Mapping[int, Mapping[str, st
         ended=None if alive else _milliseconds(ended or max(signs, default=started)),
         params=flatten(_without_secrets(attributes.get("recipe") or {})),
         tags=_tags(tags),
-        points={**_zero_shot(reading, started), **_best_so_far(reading.trials), **_test(attributes, started)},
+        points={
+            **_zero_shot(reading, started),
+            **_best_so_far(reading.trials),
+            **_decided(attributes, started),
+            **_test(attributes, started),
+        },
     )
 
 
@@ -176,7 +182,7 @@ def _zero_shot(reading: Reading, started: datetime | None) -> dict[str, list[Poi
 
 
 def _best_so_far(trials: Iterable[TrialRecord]) -> dict[str, list[Point]]:
-    """The winner's metrics each time that another trial became the winner; the step is the number of ended trials."""
+    """The metrics of the search's best each time that it was another trial; the step is the number of ended trials."""
     points: dict[str, list[Point]] = {}
     best: TrialRecord | None = None
     ended = sorted((trial for trial in trials if trial.ended), key=lambda t: (_milliseconds(t.ended), t.number))
@@ -185,6 +191,13 @@ def _best_so_far(trials: Iterable[TrialRecord]) -> dict[str, list[Point]]:
             best = trial
             points[f"best:{trial.number}"] = list(_points(trial.best.metrics, count, trial.ended, "best."))
     return points
+
+
+def _decided(attributes: Mapping[str, Any], started: datetime | None) -> dict[str, list[Point]]:
+    """What was exported, as `winner.score` and, over the seeds of a finalist, `winner.mean` and `winner.spread`."""
+    noted = attributes.get("winner") or {}
+    told = {key: noted[key] for key in ("score", "mean", "spread") if isinstance(noted.get(key), float)}
+    return {f"winner:{_digest(told)}": list(_points(told, noted["number"], started, "winner."))} if told else {}
 
 
 def _test(attributes: Mapping[str, Any], started: datetime | None) -> dict[str, list[Point]]:
