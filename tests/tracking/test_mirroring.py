@@ -59,6 +59,7 @@ def test_the_parent_sums_up_the_sweep(tmp_path: Path, store: Store) -> None:
     assert parent.data.metrics["zero_shot.sql"] == 0.8
     assert parent.data.metrics["test.zero_shot.sql"] == 0.8
     assert parent.data.metrics["test.best.mae"] == 1.0
+    assert parent.data.metrics["winner.score"] == 0.5
     assert parent.data.metrics["test.seasonal_naive_24.sql"] == 1.0
     best = store.client.get_metric_history(parent.info.run_id, "best.sql")
     assert [(point.step, point.value) for point in best] == [(3, 0.6), (4, 0.5)]
