@@ -11,14 +11,20 @@ import numpy as np
 import polars as pl
 import pytest
 
+from chronotune import sweep
+from chronotune.config.load import dump
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import load, prepare
+from chronotune.data.prepare import load, prepare, trial_data
 from chronotune.data.windows import actuals
-from chronotune.evaluation import BEST, ZERO_SHOT, Contender, _score
+from chronotune.errors import InputError
+from chronotune.evaluation import BEST, ZERO_SHOT, Contender, _score, evaluate_model, evaluate_sweep
 from chronotune.metrics import EVALUATION_LEVELS
-from sweep_parts import small_recipe
+from chronotune.results import as_dict, sweeps
+from chronotune.scoring import Ruler
+from chronotune.study import Study, read
+from sweep_parts import ask, new_study, result, small_recipe
 
 DATA = {"source": "file", "path": "p.csv", "time": "time", "target": "load", "id": "site", "seasons": [24]}
 
@@ -42,7 +48,7 @@ def test_series_without_a_past_and_numbers_without_a_meaning() -> None:
     """A series that training does not know is in no test window; a metric of nothing is null, as JSON wants it."""
     recipe = _recipe()
     dataset = prepare(_frame(), recipe)
-    evaluation, tables = _score([], dataset, recipe, lambda *_: None)  # type: ignore[arg-type]  # no contender
+    evaluation, tables = _score([], dataset, Ruler.of_test(dataset, recipe), lambda *_: None)  # type: ignore[arg-type]  # no contender
     assert evaluation["verdict"] is None
     assert [row["segment"] for row in tables["series"]] == ["stops"]
     assert evaluation["windows"] == len(dataset.split.test_origins)
@@ -68,7 +74,9 @@ def test_the_pair_of_validation_gets_a_verdict(objective: Any) -> None:
     """Whatever the objective, its gain is that of the table, and what is clearly better is shipped."""
     recipe = small_recipe(objective=objective)
     pair = [_contender(ZERO_SHOT, 10), _contender("zero-shot, same inputs", 1), _contender(BEST, 9)]
-    evaluation, tables = _score(pair, load(recipe), recipe, _wrong_by, 1)
+    dataset = load(recipe)
+    ruler = Ruler.of_test(dataset, recipe)
+    evaluation, tables = _score(pair, dataset, ruler, _wrong_by, 1)
     scores = {row["model"]: row[objective] for row in evaluation["rows"]}
     verdict = evaluation["verdict"]
     assert verdict["gain"] == pytest.approx(1 - scores[BEST] / scores[ZERO_SHOT])
@@ -76,7 +84,10 @@ def test_the_pair_of_validation_gets_a_verdict(objective: Any) -> None:
     assert (verdict["decision"], verdict["days"], verdict["unit"]) == ("ship the challenger", 73, "days")
     assert verdict["by_series"] is None
     assert len([row for row in tables["hour"] if row["model"] == BEST]) == 24
-    worse, _ = _score([_contender(ZERO_SHOT, 9), _contender(BEST, 10)], load(recipe), recipe, _wrong_by, 2)
+    worse, nothing = _score(
+        [_contender(ZERO_SHOT, 9), _contender(BEST, 10)], dataset, ruler, _wrong_by, 2, tabled=False
+    )
+    assert nothing == {}
     assert worse["verdict"]["decision"] == "keep zero-shot"
     assert "opened 2 times" in worse["verdict"]["sentence"]
 
@@ -89,7 +100,9 @@ def test_a_panel_gets_its_series_counted_and_few_days_no_verdict(tmp_path: Path)
     space: dict[str, Any] = {"learning_rate": 1e-4, "windows": 4, "context_length": 48}
     data = {**DATA, "path": str(path)}
     recipe = small_recipe(data=data, search_space=space, evaluation={"trees": True, "segments": ["shift"]})
-    evaluation, tables = _score([_contender(ZERO_SHOT, 4), _contender(BEST, 2)], load(recipe), recipe, _wrong_by)
+    dataset = load(recipe)
+    pair = [_contender(ZERO_SHOT, 4), _contender(BEST, 2)]
+    evaluation, tables = _score(pair, dataset, Ruler.of_test(dataset, recipe), _wrong_by)
     assert evaluation["verdict"]["decision"] == "not enough test windows"
     assert (evaluation["verdict"]["days"], evaluation["verdict"]["by_series"]["series"]) == (4, 2)
     best = [row for row in tables["shift"] if row["model"] == BEST]
@@ -97,3 +110,100 @@ def test_a_panel_gets_its_series_counted_and_few_days_no_verdict(tmp_path: Path)
     rows = {row["model"]: row for row in evaluation["rows"]}
     assert rows["boosted trees"]["context_length"] is None
     assert 0 < rows["boosted trees"]["sql"] < rows["seasonal naive (24)"]["sql"] + 1
+
+
+def _with_a_winner(directory: Path, recipe: Recipe, sha256: str = "a" * 64) -> Study:
+    """A sweep's study whose one trial has won and lies in `winner/`, not yet evaluated."""
+    directory.mkdir()
+    study = new_study(directory, recipe)
+    study.note("zero_shot", [{"context_length": 48, "covariates": "none", "metrics": {"sql": 0.9}}])
+    number = ask(study)
+    study.record(number, result(27, 0.5))
+    study.finish(number, 27)
+    _crown(directory, study, sha256)
+    return study
+
+
+def _crown(directory: Path, study: Study, sha256: str) -> None:
+    (directory / "winner").mkdir(exist_ok=True)
+    (directory / "winner" / "model.safetensors").touch()
+    preset = ModelPreset(name="won", weights=".", revision=sha256, max_context_length=128)
+    (directory / "winner" / "preset.yaml").write_text(dump(preset))
+    study.note("winner", {"number": 0, "windows_seen": 27, "score": 0.5, "sha256": sha256, "bytes": 0})
+
+
+def test_a_wrong_column_opens_nothing(tmp_path: Path) -> None:
+    """It is found before the opening of the test segment is counted, and before that when the data are loaded."""
+    right = small_recipe()
+    wrong = small_recipe(evaluation={"trees": False, "segments": ["nowhere"]})
+    study = _with_a_winner(tmp_path / "one", right)
+    with pytest.raises(InputError, match=r"evaluation\.segments\[0\].*'nowhere'"):
+        evaluate_sweep(tmp_path / "one", study, wrong, load(right), _wrong_by)
+    assert study.attribute("test_openings") is None
+    with pytest.raises(InputError, match=r"evaluation\.segments\[0\].*'nowhere'"):
+        load(wrong)
+
+
+def test_a_model_is_evaluated_without_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recipe's segments are those of other data: rows need none of them, and no tables are made."""
+
+    class Anybody:
+        def __init__(self, _: Any) -> None:
+            self.predict = _wrong_by
+
+    monkeypatch.setattr("chronotune.evaluation.Worker", Anybody)
+    monkeypatch.setattr(Ruler, "tables", None)
+    recipe = small_recipe(evaluation={"trees": False, "segments": ["nowhere"]})
+    rows = evaluate_model("tiny", recipe)["rows"]
+    assert [row["model"] for row in rows] == ["seasonal naive (24)", ZERO_SHOT, ZERO_SHOT]
+
+
+def test_the_evaluation_is_shown_with_its_winner_only(tmp_path: Path) -> None:
+    """A new winner that was not evaluated yet does not stand beside the old one's verdict."""
+    recipe, directory = small_recipe(), tmp_path / "one"
+    study = _with_a_winner(directory, recipe)
+    evaluation = evaluate_sweep(directory, study, recipe, load(recipe), _wrong_by)
+    assert evaluation["sha256"] == "a" * 64
+    assert json.loads((directory / "evaluation.json").read_text()) == evaluation
+    assert as_dict(read(directory))["evaluation"] == evaluation
+    decision = evaluation["verdict"]["decision"]
+    assert sweeps(tmp_path)[0]["about"].endswith(decision)
+    _crown(directory, study, "b" * 64)
+    assert as_dict(read(directory))["evaluation"] is None
+    assert decision not in sweeps(tmp_path)[0]["about"]
+    old = {key: value for key, value in evaluation.items() if key != "sha256"}
+    study.note("evaluation", old)  # of a sweep from before there was the key
+    assert as_dict(read(directory))["evaluation"] == old
+
+
+def test_the_same_weights_are_not_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extension without a new winner opens nothing; another winner, or one of before, is evaluated."""
+
+    class Anybody:
+        def __init__(self, *_: Any) -> None:
+            self.predict = _wrong_by
+
+    monkeypatch.setattr(sweep, "RemoteWorker", Anybody)
+    monkeypatch.setattr(sweep, "threads_of_one_node", lambda _: 1)
+    recipe, directory = small_recipe(), tmp_path / "one"
+    dataset, study = load(recipe), _with_a_winner(directory, recipe)
+    driver = sweep._Sweep(directory, recipe, dataset, trial_data(dataset, recipe), study, None)
+    for sha256, openings in (("a" * 64, 1), ("a" * 64, 1), ("b" * 64, 2), ("b" * 64, 2)):
+        _crown(directory, study, sha256)
+        driver._conclude()
+        assert len(study.attribute("test_openings")) == openings
+        assert study.attribute("evaluation")["sha256"] == sha256
+    study.note("evaluation", {"rows": []})
+    driver._conclude()
+    assert len(study.attribute("test_openings")) == 3
+
+
+def test_the_baseline_does_not_depend_on_the_recipe_s_seed() -> None:
+    """That of a finalist's export is the repeat's, and its trees are still those of the sweep."""
+    space: dict[str, Any] = {"learning_rate": 1e-4, "windows": 4, "context_length": 48}
+    rows = []
+    for seed in (0, 5):
+        recipe = small_recipe(data=DATA, search_space=space, evaluation={"trees": True}, seed=seed)
+        dataset = prepare(_frame().filter(site="stops"), recipe)
+        rows.append(_score([], dataset, Ruler.of_test(dataset, recipe), _wrong_by)[0]["rows"])
+    assert rows[0] == rows[1]

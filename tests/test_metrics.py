@@ -161,6 +161,7 @@ def test_seasonal_scale_falls_back(target: list[float], season: int, expected: f
 def test_json_has_no_nan() -> None:
     """At any depth, infinities included; everything else stays."""
     assert without_nan({"a": [1.0, NAN, {"b": float("inf")}], "c": "x"}) == {"a": [1.0, None, {"b": None}], "c": "x"}
+    assert without_nan({"gains": (NAN, 1.0)}) == {"gains": [None, 1.0]}
 
 
 def test_last_value_r2_tells_order_from_shuffle() -> None:

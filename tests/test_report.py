@@ -145,5 +145,8 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     assert "verdict: keep zero-shot, best is not shown to be better" in text_of(page)
     [about] = [one["about"] for one in sweeps(tmp_path)]
     assert about.endswith(": keep zero-shot")
+    study.note("evaluation", {**evaluation, "sha256": "of an earlier winner"})
+    conclude(other := console(), folder, study.read())
+    assert "verdict" not in text_of(other)
     page.print(evaluation_table({**evaluation, "test_openings": 2, "verdict": None}))
     assert "opened 2 times" in text_of(page)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chronotune import significance
 from chronotune.significance import MIN_BLOCKS, _t, block_length, by_day, compare, draws
 
 student = pytest.importorskip("scipy.stats").t
@@ -140,6 +141,18 @@ def test_panels_are_compared_by_series_too() -> None:
     alone = compare(challenger.sum(axis=1), reference.sum(axis=1))
     assert (it.gain, it.low, it.high, it.block) == pytest.approx((alone.gain, alone.low, alone.high, alone.block))
     assert alone.by_series is None
+
+
+def test_a_panel_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series are compared a few at a time, with the same resamplings: as if all were at once."""
+    random = np.random.default_rng(4)
+    reference = 10 + random.normal(size=(60, 11))
+    challenger = reference * np.linspace(0.98, 1.02, 11) + random.normal(size=(60, 11))
+    whole = compare(challenger, reference)
+    monkeypatch.setattr(significance, "_COLUMNS", 3)
+    assert compare(challenger, reference) == whole
+    assert whole.by_series is not None
+    assert 0 < whole.by_series.clearly_worse < whole.by_series.worse
 
 
 def test_windows_are_summed_by_day() -> None:

@@ -11,7 +11,7 @@ import pytest
 from chronotune import trees
 from chronotune.baselines import seasonal_naive
 from chronotune.data.panel import Panel, Series, Window
-from chronotune.data.windows import actuals
+from chronotune.data.windows import actuals, taking_part, windows_at
 
 HORIZON, END = 12, 960
 WINDOWS = [Window(0, END), Window(1, END - 30), Window(0, END + 24), Window(1, END)]
@@ -85,6 +85,20 @@ def test_the_drawing_of_pairs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     x, y = table.pairs(END, 1, np.random.default_rng(0))
     assert x.shape[0] == len(y) == 500
     assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("most", [7, 100, 10_000])
+def test_drawn_windows_are_those_of_all(most: int) -> None:
+    """Drawn by their numbers, they are what a choice among all windows would have been."""
+    panel, origins = panel_of(), range(940, 0, -1)
+    table = trees._Table(panel, HORIZON, [24], np.array([1.0, 100.0]))
+    every = windows_at(panel, origins, HORIZON)
+    got = table._drawn(taking_part(panel, origins, HORIZON), origins, most, np.random.default_rng(3))
+    kept = np.arange(len(every))
+    if len(every) > most:
+        kept = np.sort(np.random.default_rng(3).choice(len(every), most, replace=False))
+    assert got == [every[place] for place in kept]
+    assert table._drawn(np.zeros((0, 2), dtype=bool), [], most, np.random.default_rng(3)) == []
 
 
 @pytest.mark.filterwarnings("error")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from chronotune import baselines, trees
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
-from chronotune.config.recipe import Recipe
+from chronotune.config.recipe import Recipe, without_segments
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import Dataset, load, training_scales, trial_data
@@ -103,12 +103,14 @@ def evaluate_model(
             f"Name one: --recipe tuning/quickstart.yaml"
         )
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides)
+    loaded = without_segments(loaded)
     return _evaluate(preset, load(loaded), loaded)
 
 
 def _evaluate(preset: ModelPreset, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
     worker = Worker(Assignment(recipe, trial_data(dataset, recipe), Path()))
-    return _score(_of_preset(preset, recipe), dataset, recipe, worker.predict)[0]
+    ruler = Ruler.of_test(dataset, recipe)
+    return _score(_of_preset(preset, recipe), dataset, ruler, worker.predict, tabled=False)[0]
 
 
 def evaluate_again(directory: Path) -> dict[str, Any]:
@@ -137,16 +139,21 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
     `evaluation.segments`.
 
     Returns:
-        What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender, and
-        the verdict on the winner and the setting of zero-shot that validation preferred.
+        What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender, the
+        verdict on the winner and the setting of zero-shot that validation preferred, and the winner's `sha256`.
+
+    Raises:
+        InputError: A column of `evaluation.segments` is not in the data, or has too many values; nothing was opened.
     """
+    ruler = Ruler.of_test(dataset, recipe)
     openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
     study.note("test_openings", openings)
     contenders = _of_sweep(directory, study.read(), recipe)
-    evaluation, tables = _score(contenders, dataset, recipe, predict, len(openings))
-    study.note("evaluation", evaluation)
+    scored, tables = _score(contenders, dataset, ruler, predict, len(openings))
+    evaluation = {**scored, "sha256": contenders[-1].preset.revision}
     for name, content in {"evaluation": evaluation, "segments": tables}.items():
         (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    study.note("evaluation", evaluation)  # last: what is noted is not done again, so the files must be there
     return evaluation
 
 
@@ -184,17 +191,24 @@ def _of_preset(preset: ModelPreset, recipe: Recipe) -> list[Contender]:
 
 
 def _score(
-    contenders: Sequence[Contender], dataset: Dataset, recipe: Recipe, predict: Predict, openings: int | None = None
+    contenders: Sequence[Contender],
+    dataset: Dataset,
+    ruler: Ruler,
+    predict: Predict,
+    openings: int | None = None,
+    *,
+    tabled: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The evaluation, and the tables by step and segment; nothing that is as large as the forecasts is kept."""
-    ruler = Ruler.of_test(dataset, recipe)
+    """The evaluation, and the tables by step and segment, empty unless `tabled`; no forecasts are kept."""
+    recipe = ruler.recipe
     rows: list[dict[str, Any]] = []
     losses: dict[str, FloatArray] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
     for about, predictions in _forecasts(contenders, dataset, ruler.windows, recipe, predict):
         rows.append({**about, **without_nan(ruler.score(predictions))})
         losses[about["model"]] = ruler.losses(predictions)
-        tables = merged(tables, without_nan(ruler.tables(predictions)), about)
+        if tabled:
+            tables = merged(tables, without_nan(ruler.tables(predictions)), about)
     origins = dataset.split.test_origins
     pair = {BEST, ZERO_SHOT} <= losses.keys()
     return {
@@ -224,7 +238,10 @@ def _forecasts(
 
 
 def _trees(dataset: Dataset, windows: Sequence[Window], recipe: Recipe) -> FloatArray:
-    """Fitted on training and validation: nothing of the trees is chosen on validation, so a user would use it too."""
+    """Fitted on training and validation: nothing of the trees is chosen on validation, so a user would use it too.
+
+    Their seed is not the recipe's, which in a finalist's export is the repeat's: a baseline is the same in both.
+    """
     return trees.forecast(
         dataset.panel,
         windows,
@@ -234,5 +251,4 @@ def _trees(dataset: Dataset, windows: Sequence[Window], recipe: Recipe) -> Float
         seasons=recipe.data.seasons,
         scales=training_scales(dataset.panel, dataset.split, recipe),
         levels=EVALUATION_LEVELS,
-        seed=recipe.seed,
     )

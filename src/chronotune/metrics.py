@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating]
 
 QUANTILES: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Levels that SQL and WQL average over, and of every forecast, in the order of its second axis."""
+"""Levels that SQL and WQL average over; the second axis of a forecast, in this order, unless levels are named."""
 INTERVALS: dict[int, tuple[float, float]] = {50: (0.25, 0.75), 80: (0.1, 0.9), 90: (0.05, 0.95)}
 """For each central interval, in percent, the levels of its ends."""
 EVALUATION_LEVELS: tuple[float, ...] = tuple(
@@ -100,7 +100,7 @@ def without_nan(value: Any) -> Any:
     """The same JSON value with None for every number that is not finite, which JSON has no word for."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 

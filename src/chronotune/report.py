@@ -187,7 +187,7 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(table)
     if choice := _choice(reading):
         console.print(choice, highlight=False)
-    if evaluation := reading.attributes.get("evaluation"):
+    if evaluation := reading.evaluation:
         console.print(evaluation_table(evaluation, console.width))
     console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)
 

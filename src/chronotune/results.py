@@ -160,7 +160,7 @@ def as_dict(reading: Reading) -> dict[str, Any]:
         "results": without_nan(curves(reading).to_dicts()),
         "finalists": without_nan(finalists(reading)),
         "winner": reading.attributes.get("winner"),
-        "evaluation": without_nan(reading.attributes.get("evaluation")),
+        "evaluation": without_nan(reading.evaluation),
     }
 
 
@@ -188,7 +188,7 @@ def _about(directory: Path) -> dict[str, Any]:
     text = f"{state}, {done}/{reading.attributes['trials']} trials"
     if score is not None:
         text += f", best {reading.attributes['recipe']['objective']} {score:.4f}"
-    if verdict := (reading.attributes.get("evaluation") or {}).get("verdict"):
+    if verdict := (reading.evaluation or {}).get("verdict"):
         text += f": {verdict['decision']}"
     return {**about, "state": state, "trials": done, "score": score, "about": text}
 

@@ -21,6 +21,8 @@ LEVEL, POWER = 0.95, 0.8
 MIN_BLOCKS = 10
 """Fewer blocks than this give no verdict: their spread is not known well enough for any interval."""
 _AT_ONCE = 500
+_COLUMNS = 256
+"""Series whose gains are kept at once: 20 MB for 10,000 resamplings, 65 with copies, however many series there are."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,10 @@ def compare(
     nothing = Comparison(gain, math.nan, math.nan, math.nan, _win_rate(one, other, block), days, block)
     if not np.isfinite(gain) or days // block < 2:
         return nothing
-    columns = totals[:, :, None] if series == 1 else np.concatenate((totals[:, :, None], losses), axis=2)
-    gains = _resampled(columns, block, resamplings, root)
+    gains = _resampled(totals[:, :, None], block, resamplings, root)
     blocks = days / block
     low, high = _interval(gains, blocks)
-    error = float(gains[:, 0].std()) * math.sqrt(blocks / (blocks - 1))
+    error = float(gains.std()) * math.sqrt(blocks / (blocks - 1))
     return Comparison(
         gain,
         float(low[0]),
@@ -112,7 +113,7 @@ def compare(
         nothing.win_rate,
         days,
         block,
-        _series_gains(losses.sum(axis=1), high[1:], root) if series > 1 else None,
+        _series_gains(losses, block, resamplings, root) if series > 1 else None,
     )
 
 
@@ -186,10 +187,15 @@ def _win_rate(one: Floats, other: Floats, block: int) -> float:
     return float(((ours < theirs) + 0.5 * (ours == theirs)).mean())
 
 
-def _series_gains(sums: Floats, high: Floats, root: bool) -> SeriesGains:
-    """`sums` has shape (2, series)."""
+def _series_gains(losses: Floats, block: int, resamplings: int, root: bool) -> SeriesGains:
+    """`losses` has shape (2, days, series); the resamplings, the same for all, are drawn again for each _COLUMNS."""
+    sums, clearly_worse = losses.sum(axis=1), 0
     gains = _gain(sums[0], sums[1], root)
-    return SeriesGains(len(gains), int((gains < 0).sum()), int((high < 0).sum()), tuple(map(float, gains)))
+    for begin in range(0, len(gains), _COLUMNS):
+        part = _resampled(losses[:, :, begin : begin + _COLUMNS], block, resamplings, root)
+        _, high = _interval(part, losses.shape[1] / block)
+        clearly_worse += int((high < 0).sum())
+    return SeriesGains(len(gains), int((gains < 0).sum()), clearly_worse, tuple(map(float, gains)))
 
 
 def block_length(differences: Floats) -> int:

@@ -248,6 +248,17 @@ class Reading:
         return winner(self.trials)
 
     @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """The evaluation of the winner that is named now, None while there is only one of an earlier winner's weights.
+
+        One of before evaluations told whose they are is taken to be the winner's.
+        """
+        noted: Mapping[str, Any] | None = self.attributes.get("evaluation")
+        of = (noted or {}).get("sha256")
+        named = (self.attributes.get("winner") or {}).get("sha256")
+        return noted if of is None or of == named else None
+
+    @property
     def zero_shot(self) -> Mapping[str, Any] | None:
         """The setting in which the untouched model did best on validation, with its metrics: the one to beat."""
         objective = self.attributes["recipe"]["objective"]

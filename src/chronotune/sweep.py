@@ -236,7 +236,13 @@ class _Sweep:
             noted = write_winner(worker, self.assignment, best, self.dataset.panel)
             self.study.note("winner", {**noted, **(_summary(final) if final else {})})
         prune(self.directory, self.study.trials, self.recipe.budget.keep_checkpoints)
-        evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
+        if not self._is_evaluated():
+            evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
+
+    def _is_evaluated(self) -> bool:
+        """Whether these very weights have been evaluated: to look again would only give luck another chance."""
+        evaluated = (self.study.attribute("evaluation") or {}).get("sha256")
+        return evaluated is not None and evaluated == self.study.attribute("winner")["sha256"]
 
     def _is_written(self, best: TrialRecord) -> bool:
         """Whether an earlier driver has written this winner: its checkpoint may be gone since."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chronotune.checkpoint import appearing
-from chronotune.config.recipe import Recipe
+from chronotune.config.recipe import Recipe, without_segments
 from chronotune.config.space import Fixed, Hyperparameters
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import InputError
@@ -44,7 +44,7 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
     """
     refuse_bad_name(Path(to))
     point = only_point(recipe)
-    dataset = load(recipe)
+    dataset = load(without_segments(recipe))
     to = free_folder(Path(to))
     with appearing(to, replace=False) as draft, _scratch(to) as scratch:
         run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), scratch)), 0, point)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.windows import windows_at
+from chronotune.data.windows import taking_part
 from chronotune.metrics import QUANTILES
 
 Features = NDArray[np.float32]
@@ -99,11 +99,8 @@ class _Table:
     def pairs(self, end: int, stride: int, random: np.random.Generator) -> tuple[Features, NDArray[np.float64]]:
         """Features, shape (pairs, features), and scaled targets, at most PAIRS of them drawn at random."""
         origins = range(end - self.horizon, 0, -max(1, stride // DENSER))
-        usable = windows_at(self.panel.until(end), origins, self.horizon)
-        found = [window for window in usable if np.isfinite(self.scales[window.series])]
-        most = max(1, 4 * PAIRS // self.horizon)
-        if len(found) > most:
-            found = [found[place] for place in np.sort(random.choice(len(found), most, replace=False))]
+        usable = taking_part(self.panel.until(end), origins, self.horizon) & np.isfinite(self.scales)
+        found = self._drawn(usable, origins, max(1, 4 * PAIRS // self.horizon), random)
         if not found:
             return np.empty((0, 0), dtype=np.float32), np.empty(0)
         y = np.concatenate([self._target(window) for window in found])
@@ -111,6 +108,21 @@ class _Table:
         if len(rows) > PAIRS:
             rows = np.sort(random.choice(rows, PAIRS, replace=False))
         return np.concatenate([self.features(window) for window in found])[rows], y[rows]
+
+    def _drawn(
+        self, usable: NDArray[np.bool_], origins: Sequence[int], most: int, random: np.random.Generator
+    ) -> list[Window]:
+        """At most `most` of the usable windows (origins, series), in this order; no others are made."""
+        behind = np.cumsum(usable.sum(axis=1))  # windows up to each origin, it included
+        count = int(behind[-1]) if len(behind) else 0
+        places = np.sort(random.choice(count, most, replace=False)) if count > most else np.arange(count)
+        rows, first = np.unique(np.searchsorted(behind, places, side="right"), return_index=True)
+        windows: list[Window] = []
+        for row, mine in zip(rows.tolist(), np.split(places, first[1:]), strict=False):
+            within = mine - (behind[row] - usable[row].sum())
+            numbers = np.flatnonzero(usable[row])[within].tolist()
+            windows += [Window(n, origins[row] - self.panel.series[n].offset) for n in numbers]
+        return windows
 
     def _target(self, window: Window) -> FloatArray:
         return _at(self._scaled[window.series], window.origin + np.arange(self.horizon))

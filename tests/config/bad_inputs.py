@@ -267,6 +267,12 @@ def _overrides() -> list[BadInput]:
             " but names 'weather'. Define it under data.covariate_sets, or leave it out",
         ),
         _set(
+            "--set of a segment that is a table already",
+            "evaluation.segments=[hour]",
+            message="--set: evaluation.segments[0]: must not name a column like a table that is always there"
+            " (step, hour, weekday, series), but names 'hour'. Rename the column in the file, or leave it out",
+        ),
+        _set(
             "--set of a fraction above one GPU",
             "cluster.gpus_per_trial=1.5",
             message="--set: cluster.gpus_per_trial: must be whole above 1, but is 1.5."

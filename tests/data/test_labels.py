@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 from data_parts import PLANT, SOLAR, hourly, recipe_of
 
 from chronotune.data.labels import column_labels
 from chronotune.data.panel import Window
-from chronotune.data.prepare import prepare
+from chronotune.data.prepare import load, prepare
 from chronotune.data.sources import read
 from chronotune.errors import InputError
 
@@ -50,3 +52,14 @@ def test_a_column_without_a_role_is_read_when_it_is_a_segment() -> None:
     assert "wind_speed" in read(config, ["wind_speed"]).columns
     with pytest.raises(InputError, match=r"evaluation\.segments\[0\].*'nowhere'"):
         read(config, ["nowhere"])
+
+
+def test_segments_are_checked_with_the_data(tmp_path: Path) -> None:
+    """When they are loaded, not after the search; they change nothing else."""
+    path = tmp_path / "plant.csv"
+    hourly().write_csv(path)
+    data = {**PLANT, "path": str(path)}
+    with pytest.raises(InputError, match="at most 50 distinct values, but 'wind' has 480"):
+        load(recipe_of(data, evaluation={"segments": ["shift", "wind"]}))
+    told = load(recipe_of(data, evaluation={"segments": ["shift"]}))
+    assert told.fingerprint == load(recipe_of(data)).fingerprint

@@ -16,6 +16,8 @@ from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
 
 BUILT_IN_SETS = ("none", "known", "all")
+BUILT_IN_SEGMENTS = ("step", "hour", "weekday", "series")
+"""Tables that every evaluation has, whatever columns `evaluation.segments` names."""
 
 
 class DataConfig(Declaration):
@@ -129,6 +131,14 @@ class EvaluationConfig(Declaration):
     segments: list[str] = Field(
         default_factory=list, description="Columns by whose values errors are told apart; they need no role."
     )
+
+    @model_validator(mode="after")
+    def _tables_of_their_own(self) -> Self:
+        rule = f"must not name a column like a table that is always there ({', '.join(BUILT_IN_SEGMENTS)}), but names"
+        remedy = "Rename the column in the file, or leave it out"
+        taken = [(number, column) for number, column in enumerate(self.segments) if column in BUILT_IN_SEGMENTS]
+        refuse(Breach(("segments", number), f"{rule} {column!r}", remedy) for number, column in taken)
+        return self
 
 
 class Tracking(Declaration):
@@ -281,6 +291,11 @@ def distinct_sets(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     for name in extremes(recipe.search_space.covariates):
         seen.setdefault(recipe.data.sets[name], name)
     return {name: columns for columns, name in seen.items()}
+
+
+def without_segments(recipe: Recipe) -> Recipe:
+    """The same recipe without columns that tell errors apart, for what makes no tables of them."""
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"segments": []})})
 
 
 def without_duplicate_sets(recipe: Recipe) -> Recipe:

@@ -37,17 +37,27 @@ def column_labels(
     Raises:
         InputError: The column has too many values to be segments.
     """
-    if (distinct := frame[column].n_unique()) > MOST:
-        raise InputError(
-            f"evaluation.segments must name columns of at most {MOST} distinct values, but {column!r} has {distinct}. "
-            f"Give the file a coarser column, or leave it out"
-        )
+    refuse_fine(frame, [column])
     named = [_laid_out(part, column, panel) for part in _parts(frame, data)]
     labels = np.full((len(windows), horizon), None, dtype=object)
     for row, window in enumerate(windows):
         values = named[window.series][panel.series[window.series].offset + window.origin :][:horizon]
         labels[row, : len(values)] = values
     return labels
+
+
+def refuse_fine(frame: pl.DataFrame, columns: Sequence[str]) -> None:
+    """Do nothing when each of the columns has few enough values to tell segments apart.
+
+    Raises:
+        InputError: One has too many.
+    """
+    for column in columns:
+        if (distinct := frame[column].n_unique()) > MOST:
+            raise InputError(
+                f"evaluation.segments must name columns of at most {MOST} distinct values, but {column!r} has "
+                f"{distinct}. Give the file a coarser column, or leave it out"
+            )
 
 
 def _parts(frame: pl.DataFrame, data: DataConfig) -> list[pl.DataFrame]:

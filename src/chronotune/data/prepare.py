@@ -17,6 +17,7 @@ from chronotune.data import encode
 from chronotune.data.axis import Axis, find_axis, lay_out
 from chronotune.data.check import check
 from chronotune.data.findings import Finding, Report
+from chronotune.data.labels import refuse_fine
 from chronotune.data.panel import FloatArray, Panel, Series, Split, Window
 from chronotune.data.rows import TIME, framed, in_order
 from chronotune.data.sources import read
@@ -51,13 +52,16 @@ class TrialData:
 
 
 def load(recipe: Recipe) -> Dataset:
-    """Read, check, split and encode the recipe's data.
+    """Read, check, split and encode the recipe's data; the columns of `evaluation.segments` are checked too.
 
     Raises:
-        InputError: The check found errors (all are listed), or the data could not be read.
+        InputError: The check found errors (all are listed), the data could not be read, or a column of
+            `evaluation.segments` is not there or has too many values.
         ChronotuneError: The steel data could not be downloaded.
     """
-    return prepare(read(recipe.data), recipe)
+    frame = read(recipe.data, recipe.evaluation.segments)
+    refuse_fine(frame, recipe.evaluation.segments)
+    return prepare(frame, recipe)
 
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Dataset:

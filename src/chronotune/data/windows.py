@@ -16,19 +16,26 @@ def windows_at(panel: Panel, origins: Iterable[int], horizon: int) -> tuple[Wind
     A series takes part where it has at least one value before the origin and at least one within the horizon,
     whatever the context length of a trial, so that all trials are scored on the same windows.
     """
-    values = [np.isfinite(series.target) for series in panel.series]
-    return tuple(
-        Window(number, origin - series.offset)
-        for origin in origins
-        for number, series in enumerate(panel.series)
-        if _takes_part(values[number], origin - series.offset, horizon)
-    )
+    asked = list(origins)
+    found = np.argwhere(taking_part(panel, asked, horizon)).tolist()
+    return tuple(Window(number, asked[row] - panel.series[number].offset) for row, number in found)
 
 
-def _takes_part(has_value: NDArray[np.bool_], origin: int, horizon: int) -> bool:
-    if not 0 < origin < len(has_value):
-        return False
-    return bool(has_value[origin : origin + horizon].any() and has_value[:origin].any())
+def taking_part(panel: Panel, origins: Sequence[int], horizon: int) -> NDArray[np.bool_]:
+    """Which series take part at which origins, as `windows_at` has it: shape (origins, series), a byte for each."""
+    asked = np.array(origins, dtype=np.int64)
+    result = np.zeros((len(asked), len(panel.series)), dtype=np.bool_)
+    for number, series in enumerate(panel.series):
+        result[:, number] = _takes_part(np.isfinite(series.target), asked - series.offset, horizon)
+    return result
+
+
+def _takes_part(has_value: NDArray[np.bool_], origins: NDArray[np.int64], horizon: int) -> NDArray[np.bool_]:
+    length = len(has_value)
+    before = np.concatenate(([0], np.cumsum(has_value)))  # values before each position
+    inside = np.clip(origins, 0, length)
+    ahead = before[np.minimum(inside + horizon, length)] - before[inside]
+    return np.asarray((origins > 0) & (origins < length) & (before[inside] > 0) & (ahead > 0))
 
 
 def cut(panel: Panel, window: Window, context_length: int, horizon: int) -> tuple[FloatArray, FloatArray]:
