@@ -54,7 +54,7 @@ def test_down_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         report = watching.flush()
     assert [report.trouble] == lines
     assert "Connection refused" in lines[0]
-    assert f"chronotune resume {sweep.directory}" in lines[0]
+    assert f"chronotune mirror {sweep.directory}" in lines[0]
     assert SECRET not in lines[0]
     assert "\n" not in lines[0]
     assert sweep.study.trial(3).state == "complete"
