@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from ray.tune.search import Searcher
 
 from chronotune import sampler as proposing
-from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler, unimproved
-from chronotune.study import State, Study, TrialRecord
+from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.study import Study, TrialRecord
+from search_parts import FakeTune, table
 from sweep_parts import new_study, result, small_recipe
 
 STEPPED = {
@@ -25,72 +23,6 @@ STEPPED = {
     "lora_rank": {"type": "choice", "values": [2, 4], "when": {"mode": "lora"}},
 }
 """A space of 2 x 2 x (1 + 2) points."""
-
-
-class FakeTune:
-    """Ray Tune's part without Ray: runs one trial after the other on a made-up learning curve."""
-
-    def __init__(self, study: Study, recipe: Recipe, wanted: int | None = None) -> None:
-        self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
-        self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
-        self.started, self.untold = 0, False
-
-    def suggest(self) -> tuple[str, Any]:
-        """The next proposal under a new id."""
-        self.started += 1
-        trial_id = f"t{self.started}"
-        return trial_id, self.searcher.suggest(trial_id)
-
-    def run(self, until: int | None = None, untold: bool = False) -> None:
-        """Run proposals to their ends.
-
-        `until` cuts off like a SIGKILL after so many results; with `untold`, before the study is told of an end that
-        the last of them brought.
-        """
-        self.untold = untold
-        left = math.inf if until is None else until
-        while True:
-            trial_id, proposal = self.suggest()
-            if proposal == Searcher.FINISHED:
-                return
-            if proposal.get("zero_shot"):
-                self.study.note("zero_shot", [])
-                self.searcher.on_trial_complete(trial_id, {"zero_shot": []})
-                continue
-            left = self._train(trial_id, proposal, left)
-            if left <= 0:
-                return
-
-    def _train(self, trial_id: str, proposal: dict[str, Any], left: float) -> float:
-        from types import SimpleNamespace
-
-        trial = SimpleNamespace(trial_id=trial_id)
-        self.asha.on_trial_add(None, trial)
-        past = {r.windows_seen for r in self.study.trial(proposal["number"]).results}
-        for rung in self.recipe.rungs:
-            if rung in past:
-                continue
-            if left <= 0:
-                return 0
-            left -= 1
-            score = _curve(proposal["hyperparameters"], rung)
-            self.study.record(proposal["number"], result(rung, score))
-            if self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score}) == "STOP":
-                break
-        if left <= 0 and self.untold:
-            return 0
-        self.searcher.on_trial_complete(trial_id, {BUDGET: rung})
-        return left
-
-
-def _curve(point: dict[str, Any], windows: int) -> float:
-    best = abs(math.log10(point["learning_rate"]) + 3) + 0.1 * (point["mode"] == "lora") + point["context_length"] / 1e3
-    return float(best + 1 / windows)
-
-
-def table(study: Study) -> list[tuple[Any, ...]]:
-    """Everything of the trials but their times."""
-    return [(t.number, t.state, t.hyperparameters, t.results) for t in study.trials]
 
 
 def test_zero_shot_comes_first_and_is_no_trial(tmp_path: Path) -> None:
@@ -331,79 +263,6 @@ def test_imports_have_the_distributions_that_are_drawn_from() -> None:
     drawn = own.ask()
     proposing.draw(space)(drawn)
     assert trial.distributions == drawn.distributions
-
-
-def _ended(number: int, score: float, state: State = "complete") -> TrialRecord:
-    ended = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
-    return TrialRecord(number, state, None, (result(27, score),), None, ended, ended)
-
-
-@pytest.mark.parametrize(
-    ("trials", "since", "expected"),
-    [
-        ([], 0, 0),
-        ([_ended(0, 0.5, "pruned"), _ended(1, 0.4, "pruned")], 0, 0),
-        ([_ended(0, 0.5), _ended(1, 0.4), _ended(2, 0.4)], 0, 1),
-        ([_ended(0, 0.5), _ended(1, 0.1, "pruned"), _ended(2, 0.6), _ended(3, 0.7, "failed")], 0, 2),
-        ([_ended(2, 0.5), _ended(0, 0.6), _ended(1, 0.6)], 0, 0),
-        ([_ended(0, 0.5), _ended(1, 0.6), _ended(2, 0.6)], 2, 1),
-    ],
-    ids=["nothing", "no full budget", "a tie", "failed says nothing", "in order of their ends", "since an extension"],
-)
-def test_trials_without_improvement_are_counted(trials: list[TrialRecord], since: int, expected: int) -> None:
-    """Only a trial of full budget improves the best, and only what ended counts."""
-    assert unimproved(trials, since) == expected
-
-
-def _patient(tmp_path: Path, patience: int | None) -> tuple[Study, Recipe]:
-    budget = {"trials": 30, "windows": 27, "patience": patience}
-    recipe = small_recipe(budget=budget, search={"sampler": "random"}, early_stopping={"kind": "none"})
-    return new_study(_made(tmp_path / str(patience)), recipe), recipe
-
-
-def test_patience_ends_a_sweep(tmp_path: Path) -> None:
-    """After the first run of so many trials that bring nothing; the trials before are those of a patient sweep."""
-    whole, recipe = _patient(tmp_path, None)
-    FakeTune(whole, recipe).run()
-    study, recipe = _patient(tmp_path, 4)
-    tune = FakeTune(study, recipe)
-    tune.run()
-    end = next(n for n in range(1, 31) if unimproved(whole.trials[:n]) == 4)
-    assert end < 30
-    assert table(study) == table(whole)[:end]
-    assert "4 trials (budget.patience)" in str(tune.searcher.stopped_by)
-    assert not tune.searcher.wants_more()
-
-
-def test_an_extension_begins_with_new_patience(tmp_path: Path) -> None:
-    """Else it would end before its first trial."""
-    study, recipe = _patient(tmp_path, 2)
-    FakeTune(study, recipe).run()
-    before = len(study.trials)
-    study.note("extended", before)
-    FakeTune(study, recipe, wanted=before + 1).run()
-    assert len(study.trials) == before + 1
-
-
-def test_out_of_patience_it_waits_for_what_runs(tmp_path: Path) -> None:
-    """That may still improve on the best: then the search goes on, else it is over."""
-    study, recipe = _patient(tmp_path, 1)
-    study.note("zero_shot", [])
-    tune = FakeTune(study, recipe)
-    tune.searcher._slots = lambda: 2
-    (slow, proposal), (fast, other) = tune.suggest(), tune.suggest()
-    study.record(other["number"], result(27, 0.5))
-    tune.searcher.on_trial_complete(fast)
-    fast, other = tune.suggest()
-    study.record(other["number"], result(27, 0.6))
-    tune.searcher.on_trial_complete(fast)
-    assert tune.suggest()[1] is None
-    study.record(proposal["number"], result(27, 0.4))
-    tune.searcher.on_trial_complete(slow)
-    last, other = tune.suggest()
-    study.record(other["number"], result(27, 0.6))
-    tune.searcher.on_trial_complete(last)
-    assert tune.suggest()[1] == Searcher.FINISHED
 
 
 def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:

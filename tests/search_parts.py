@@ -1,0 +1,78 @@
+"""Ray Tune's part without Ray: what the tests of the search drive it with."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from chronotune.config.recipe import Recipe
+from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
+from chronotune.study import Study
+from sweep_parts import result
+
+
+class FakeTune:
+    """Ray Tune's part without Ray: runs one trial after the other on a made-up learning curve."""
+
+    def __init__(self, study: Study, recipe: Recipe, wanted: int | None = None) -> None:
+        self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
+        self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
+        self.started, self.untold = 0, False
+
+    def suggest(self) -> tuple[str, Any]:
+        """The next proposal under a new id."""
+        self.started += 1
+        trial_id = f"t{self.started}"
+        return trial_id, self.searcher.suggest(trial_id)
+
+    def run(self, until: int | None = None, untold: bool = False) -> None:
+        """Run proposals to their ends.
+
+        `until` cuts off like a SIGKILL after so many results; with `untold`, before the study is told of an end that
+        the last of them brought.
+        """
+        self.untold = untold
+        left = math.inf if until is None else until
+        while True:
+            trial_id, proposal = self.suggest()
+            if proposal == Searcher.FINISHED:
+                return
+            if proposal.get("zero_shot"):
+                self.study.note("zero_shot", [])
+                self.searcher.on_trial_complete(trial_id, {"zero_shot": []})
+                continue
+            left = self._train(trial_id, proposal, left)
+            if left <= 0:
+                return
+
+    def _train(self, trial_id: str, proposal: dict[str, Any], left: float) -> float:
+        trial = SimpleNamespace(trial_id=trial_id)
+        self.asha.on_trial_add(None, trial)
+        past = {r.windows_seen for r in self.study.trial(proposal["number"]).results}
+        for rung in self.recipe.rungs:
+            if rung in past:
+                continue
+            if left <= 0:
+                return 0
+            left -= 1
+            score = _curve(proposal["hyperparameters"], rung)
+            self.study.record(proposal["number"], result(rung, score))
+            if self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score}) == "STOP":
+                break
+        if left <= 0 and self.untold:
+            return 0
+        self.searcher.on_trial_complete(trial_id, {BUDGET: rung})
+        return left
+
+
+def _curve(point: dict[str, Any], windows: int) -> float:
+    best = abs(math.log10(point["learning_rate"]) + 3) + 0.1 * (point["mode"] == "lora") + point["context_length"] / 1e3
+    return float(best + 1 / windows)
+
+
+def table(study: Study) -> list[tuple[Any, ...]]:
+    """Everything of the trials but their times."""
+    return [(t.number, t.state, t.hyperparameters, t.results) for t in study.trials]
