@@ -122,7 +122,7 @@ def _parent(reading: Reading, alive: bool, weights: Mapping[int, Mapping[str, st
         "chronotune.state": state,
         "chronotune.version": attributes.get("chronotune"),
         "chronotune.trials": attributes.get("trials"),
-        "chronotune.verdict": ((attributes.get("evaluation") or {}).get("verdict") or {}).get("decision"),
+        "chronotune.verdict": ((reading.evaluation or {}).get("verdict") or {}).get("decision"),
         **{f"chronotune.fingerprint.{key}": value for key, value in identity.items()},
         **{key: value for chosen in weights.values() for key, value in chosen.items()},
     }
@@ -140,7 +140,7 @@ def _parent(reading: Reading, alive: bool, weights: Mapping[int, Mapping[str, st
             **_zero_shot(reading, started),
             **_best_so_far(reading.trials),
             **_decided(attributes, started),
-            **_test(attributes, started),
+            **_test(reading, started),
         },
     )
 
@@ -200,9 +200,9 @@ def _decided(attributes: Mapping[str, Any], started: datetime | None) -> dict[st
     return {f"winner:{_digest(told)}": list(_points(told, noted["number"], started, "winner."))} if told else {}
 
 
-def _test(attributes: Mapping[str, Any], started: datetime | None) -> dict[str, list[Point]]:
+def _test(reading: Reading, started: datetime | None) -> dict[str, list[Point]]:
     """The evaluation's rows as `test.zero_shot.sql`, `test.best.sql` and so on; the step counts the openings."""
-    evaluation, openings = attributes.get("evaluation"), attributes.get("test_openings") or []
+    evaluation, openings = reading.evaluation, reading.attributes.get("test_openings") or []
     if not evaluation:
         return {}
     moment = _moment(openings[-1]) if openings else started
