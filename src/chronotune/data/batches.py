@@ -73,10 +73,10 @@ def draw_windows(
         size: Windows to draw.
     """
     random = np.random.default_rng(np.random.SeedSequence([seed, step]))
-    chosen = random.choice(np.asarray(candidates), size=size)
-    last = np.array([len(panel.series[number]) - horizon for number in chosen])
-    origins = random.integers(horizon, last, endpoint=True)
-    return tuple(Window(int(number), int(origin)) for number, origin in zip(chosen, origins, strict=True))
+    chosen = [candidates[index] for index in random.integers(len(candidates), size=size).tolist()]
+    last = [len(panel.series[number]) - horizon for number in chosen]
+    origins = random.integers(horizon, last, endpoint=True).tolist()
+    return tuple(map(Window, chosen, origins))
 
 
 @dataclass(frozen=True)
