@@ -39,8 +39,8 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 
 def test_all_commands_are_there() -> None:
-    """The promised thirteen."""
-    promised = "ls cp check run resume show logs mirror evaluate export train rm schema"
+    """In the order of `--help`."""
+    promised = "ls cp check run resume show logs mirror evaluate export train forecast rm schema"
     assert promised.split() == COMMANDS
 
 

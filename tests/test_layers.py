@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
     "config.space",
-    "pure": "data data.* metrics segments significance verdict scoring memory catalog lease config.lines config.faults "
-    "config.resolve config.load",
+    "pure": "data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
+    "config.faults config.resolve config.load",
     "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained sampler search start "
     "study trainable trees tracking.*",
     "story": "evaluation export finalists repeats results serving sweep train trial tuner",

@@ -106,6 +106,7 @@ def write_declarations(
         serving=Serving(
             horizon=recipe.horizon,
             context_length=point.context_length,
+            step=panel.step,
             time=recipe.data.time,
             target=recipe.data.target,
             id=recipe.data.id,

@@ -33,6 +33,59 @@ def evaluate(
         terminal.print(evaluation_table(evaluation, terminal.width))
 
 
+def forecast(
+    model: Annotated[
+        str, typer.Argument(help="A model's name, preset file or folder, or a sweep's folder: its winner.")
+    ],
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet; rows behind the last target hold the known future.")],
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Steps to forecast; by default what the model was tuned for.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv or .parquet file, replaced if it exists; by default CSV is printed.")
+    ] = None,
+    series: Annotated[list[str] | None, typer.Option(help="Only the series of this id. Repeatable.")] = None,
+    fill_gaps: Annotated[bool, typer.Option("--fill-gaps", help="Take missing rows as missing values.")] = False,
+    time: Annotated[str | None, typer.Option(help="Of an untuned model: the column of times (interval start).")] = None,
+    target: Annotated[str | None, typer.Option(help="Of an untuned model: the column to forecast.")] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Of an untuned model: the column that tells series apart.")
+    ] = None,
+    known_future: Annotated[
+        list[str] | None, typer.Option(help="Of an untuned model: a covariate known in advance. Repeatable.")
+    ] = None,
+    past_only: Annotated[
+        list[str] | None, typer.Option(help="Of an untuned model: a covariate known up to now. Repeatable.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Of an untuned model: steps of the past that it sees.")
+    ] = None,
+) -> None:
+    """Forecast a file from the end of its target: quantiles by time, for every series.
+
+    Example: `chronotune forecast models/solar latest.csv --horizon 24 --out forecast.parquet`
+    """
+    from chronotune import serving
+    from chronotune.errors import InputError
+
+    if out:
+        serving.refuse_format(out)
+    given = (id_, *(known_future or ()), *(past_only or ()))
+    if bool(time) != bool(target) or (any(given) and not time):
+        raise InputError("--time and --target go together, and columns of covariates and ids need both. Give both")
+    columns = None
+    if time and target:
+        columns = serving.Columns(time, target, id_, tuple(past_only or ()), tuple(known_future or ()))
+    frame = serving.forecast(
+        model, data, horizon, columns=columns, context_length=context, series=series or (), fill_gaps=fill_gaps
+    )
+    if out:
+        serving.write(frame, out)
+        typer.echo(out)
+    else:
+        typer.echo(frame.write_csv(), nl=False)
+
+
 def export(
     directory: SweepArgument,
     to: Annotated[Path, typer.Option(help="Where the model shall stand, e.g. models/steel; never overwritten.")],
