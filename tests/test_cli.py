@@ -105,7 +105,7 @@ def test_check_of_steel_is_in_time_order(capsys: pytest.CaptureFixture[str], ste
         (["export", "nowhere", "--to", "models/x"], "winner"),
         (["train", "quickstart"], "still searches"),
         (["rm", "nowhere", "--yes"], "only a sweep"),
-        (["evaluate", "tiny"], "--recipe"),
+        (["evaluate", "tiny"], "evaluate tiny tuning"),
         (["cp", "tiny"], "models/tiny"),
         (["schema", "recip"], "recipe"),
         (["nothing"], "nothing"),

@@ -13,19 +13,25 @@ from chronotune.commands.shared import JsonOption, RecipeArgument, SetOption, Sw
 def evaluate(
     target: Annotated[str, typer.Argument(help="A sweep's folder, or a model's name or preset file.")],
     recipe: Annotated[
-        str | None, typer.Option(help="For a model: the recipe whose test windows to use; by default its own.")
+        str | None, typer.Argument(help="For a model: the recipe whose test windows to use; by default its own.")
     ] = None,
     overrides: SetOption = None,
+    max_windows: Annotated[
+        int | None, typer.Option(min=1, help="For a model: at most so many test windows, at even distances.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="For a model: judge it beside this one, or beside the recipe's: `zero-shot`.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a sweep's winner again, or any model, on the test windows; openings of a sweep's are counted.
+    """Score any model on a recipe's test windows beside baselines, or a sweep's winner again; openings are counted.
 
-    Example: `chronotune evaluate tiny --recipe tuning/quickstart.yaml`
+    Example: `chronotune evaluate tiny tuning/quickstart.yaml --max-windows 20`
     """
-    from chronotune.evaluation import evaluation_of
     from chronotune.report import evaluation_table
+    from chronotune.standalone import evaluation_of
 
-    evaluation = evaluation_of(target, recipe, overrides or ())
+    evaluation = evaluation_of(target, recipe, overrides or (), max_windows=max_windows, against=against)
     if as_json:
         print_json(evaluation)
     else:
