@@ -40,7 +40,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 def test_all_commands_are_there() -> None:
     """In the order of `--help`."""
-    promised = "ls cp check run resume show logs mirror evaluate export train forecast rm schema"
+    promised = "ls cp check run resume show logs mirror evaluate compare export train forecast rm schema"
     assert promised.split() == COMMANDS
 
 
@@ -106,6 +106,11 @@ def test_check_of_steel_is_in_time_order(capsys: pytest.CaptureFixture[str], ste
         (["train", "quickstart"], "still searches"),
         (["rm", "nowhere", "--yes"], "only a sweep"),
         (["evaluate", "tiny"], "evaluate tiny tuning"),
+        (["compare", "tiny", "nowhere/x"], "not tuned by chronotune"),
+        (["compare", "tiny"], "at least two"),
+        (["forecast", "tiny", "nothing.csv", "--time", "t", "--target", "y", "--horizon", "4"], "must exist"),
+        (["forecast", "tiny", "nothing.csv", "--time", "t"], "go together"),
+        (["forecast", "tiny", "nothing.csv", "--out", "forecast.xlsx"], "--out: must end in"),
         (["cp", "tiny"], "models/tiny"),
         (["schema", "recip"], "recipe"),
         (["nothing"], "nothing"),

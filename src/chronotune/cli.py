@@ -23,7 +23,7 @@ app = typer.Typer(
 for _command in (
     *(files.ls, files.cp, files.check),
     *(sweeps.run, sweeps.resume, sweeps.show, sweeps.logs, sweeps.mirror),
-    *(models.evaluate, models.export, models.train, models.forecast),
+    *(models.evaluate, models.compare, models.export, models.train, models.forecast),
     *(sweeps.rm, files.schema),
 ):
     app.command()(_command)

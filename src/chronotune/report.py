@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"zero-shot": "cyan", "complete": "green", "pruned": "yellow", "failed": "red", "running": "bold"}
 METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80")
-TO_THE_LEFT = {"state", "mode", "covariates", "model"}
+TO_THE_LEFT = {"state", "mode", "covariates", "model", "name", "verdict"}
 WIDE = 116
 """Columns of a terminal from which on all columns of a table are shown."""
 
@@ -113,6 +113,29 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     table = _table(lines, {"context", "covariates", "r2", "mape"} if width < WIDE else set())
     verdict = evaluation.get("verdict")  # sweeps of before have none
     return Group(title, table, *([f"verdict: {verdict['sentence']}"] if verdict else []))
+
+
+def comparison_tables(comparison: Mapping[str, Any]) -> Group:
+    """What `compare` shows: a table for each ruler, then what does not compare and why."""
+    parts: list[Any] = []
+    for group in comparison["groups"]:
+        parts += [f"measured on {group['ruler'].rpartition(', ')[0]}", _table(map(_compared, group["rows"]), set())]
+    return Group(*parts, *(f"{one['name']}: {one['why']}" for one in comparison["apart"]))
+
+
+def _compared(row: Mapping[str, Any]) -> dict[str, str]:
+    interval = "" if row["low"] is None else f"{row['low']:+.1%} to {row['high']:+.1%}"
+    return {
+        "name": row["name"],
+        "trials": _text(row["trials"]),
+        row["objective"]: _text(row["score"], ".4f"),
+        "zero-shot": _text(row["zero_shot"], ".4f"),
+        "gain": _text(row["gain"], "+.1%"),
+        f"test {row['objective']}": _text(row["test"], ".4f"),
+        "test gain": _text(row["test_gain"], "+.1%"),
+        "95% interval": interval,
+        "verdict": _text(row["verdict"]),
+    }
 
 
 def _text(value: Any, form: str = "") -> str:

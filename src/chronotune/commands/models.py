@@ -39,6 +39,26 @@ def evaluate(
         terminal.print(evaluation_table(evaluation, terminal.width))
 
 
+def compare(
+    targets: Annotated[
+        list[str], typer.Argument(help="Sweeps' folders, and names or folders of exported models.", metavar="DIR...")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare sweeps and exported models, where the same ruler measured them; the others are told with the reason.
+
+    Example: `chronotune compare sweeps/steel-20261124-101500 sweeps/steel-20261125-101500 models/steel`
+    """
+    from chronotune.compare import compare as comparison_of
+    from chronotune.report import comparison_tables
+
+    comparison = comparison_of(targets)
+    if as_json:
+        print_json(comparison)
+    else:
+        console().print(comparison_tables(comparison))
+
+
 def forecast(
     model: Annotated[
         str, typer.Argument(help="A model's name, preset file or folder, or a sweep's folder: its winner.")
