@@ -17,8 +17,10 @@ from chronotune import forecaster, serving
 from chronotune.config.load import dump
 from chronotune.config.model import Encoding, ModelPreset, Serving
 from chronotune.data.panel import Panel, Window
+from chronotune.data.sources import solar
 from chronotune.errors import InputError
 from chronotune.metrics import QUANTILES
+from sweep_parts import judged_sweep
 
 COLUMNS = chronotune.Columns(time="time", target="load", past_only=("wind",))
 
@@ -229,3 +231,17 @@ def test_a_sweep_without_a_winner_is_no_model(tmp_path: Path) -> None:
     assert serving.winner_in(tmp_path) == tmp_path / "winner"
     assert serving.winner_in(tmp_path / "winner") == tmp_path / "winner"
     assert serving.winner_in("tiny") == "tiny"
+
+
+@pytest.mark.parametrize("decision", ["ship the challenger", "keep zero-shot"])
+def test_a_sweep_stands_for_its_winner(
+    decision: str, tmp_path: Path, asked: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is used whatever its verdict, which is told when it is not to ship it."""
+    sweep = judged_sweep(tmp_path / "one", decision)
+    hours = solar().head(200 + 24).with_columns(ghi=pl.when(pl.int_range(pl.len()) < 200).then("ghi"))
+    with caplog.at_level(logging.WARNING):
+        assert chronotune.forecast(sweep, hours).height == 24
+    told = [record.message for record in caplog.records]
+    kept = f"{sweep}: its winner is used, although the verdict is to keep zero-shot: so they say"
+    assert told == ([] if decision == "ship the challenger" else [kept])

@@ -28,6 +28,13 @@ def doubt(evaluation: Mapping[str, Any] | None) -> str:
     return f"the verdict is to {evaluation['verdict']['sentence']}" if _keeps(evaluation) else _undecided(evaluation)
 
 
+def alternative(model: str, zero_shot: Mapping[str, Any] | None) -> str:
+    """The untouched base model as validation preferred to feed it."""
+    if zero_shot is None:
+        return f"{model} as it is"
+    return f"{model} as it is, with context {zero_shot['context_length']} and covariates {zero_shot['covariates']}"
+
+
 def _keeps(evaluation: Mapping[str, Any]) -> bool:
     return decision_of(evaluation) == "keep zero-shot"
 

@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 
+from chronotune.gate import alternative, is_shipped
+
 if TYPE_CHECKING:
     from chronotune.config.recipe import Recipe
     from chronotune.data.prepare import Dataset
@@ -220,10 +222,19 @@ def _next_step(directory: Path, reading: Reading) -> str:
 
     path, holder = display_path(directory), read_holder(directory)
     if reading.attributes.get("ended"):
-        return f"next: chronotune export {path} --to models/NAME"
+        return f"next: {_after_the_verdict(path, reading)}"
     if holder is not None and holder["pid"] != os.getpid() and is_alive(holder):
         return f"still running, driven by process {holder['pid']} on {holder['host']}"
     return f"not finished; go on with: chronotune resume {path}"
+
+
+def _after_the_verdict(path: str, reading: Reading) -> str:
+    export = f"chronotune export {path} --to models/NAME"
+    if is_shipped(reading.evaluation):
+        return export
+    if reading.evaluation is None:
+        return f"chronotune evaluate {path}"
+    return f"keep {alternative(reading.attributes['recipe']['model']['name'], reading.zero_shot)}; or {export} --force"
 
 
 def display_path(path: Path) -> str:

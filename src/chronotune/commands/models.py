@@ -115,14 +115,15 @@ def forecast(
 def export(
     directory: SweepArgument,
     to: Annotated[Path, typer.Option(help="Where the model shall stand, e.g. models/steel; never overwritten.")],
+    force: Annotated[bool, typer.Option("--force", help="Also when the verdict is not to ship it.")] = False,
 ) -> None:
-    """Copy a sweep's winner: checkpoint, `preset.yaml` and `recipe.yaml`.
+    """Copy a sweep's winner, if its verdict is to ship it: checkpoint, `preset.yaml` and `recipe.yaml`.
 
     Example: `chronotune export sweeps/quickstart-20261124-101500 --to models/solar`
     """
     from chronotune.export import export_winner
 
-    exported = export_winner(directory, to)
+    exported = export_winner(directory, to, force)
     if exported != to:
         typer.echo(f"chronotune: {to} exists and is not overwritten; exported beside it", err=True)
     typer.echo(exported)

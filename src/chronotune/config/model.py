@@ -44,6 +44,8 @@ class Provenance(Declaration):
     objective: str = Field(description="Metric of the validation score.")
     validation_score: float = Field(description="On the validation origins of that recipe, in original units.")
     chronotune: str = Field(description="The version that wrote it.")
+    verdict: str | None = Field(None, description="What its sweep's test windows said of it; null when not asked.")
+    forced: bool = Field(False, description="Exported by --force, although the verdict is not to ship it.")
 
 
 class ModelPreset(Declaration):
