@@ -7,8 +7,11 @@ from typing import Any
 
 import optuna
 
+from chronotune.config.load import dump_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
+from chronotune.data.prepare import load
+from chronotune.export import write_declarations
 from chronotune.study import Result, Study
 
 
@@ -72,3 +75,26 @@ def ask(study: Study) -> int:
 def result(windows_seen: int, objective: float) -> Result:
     """What a trial reports."""
     return Result(windows_seen, objective, {"sql": objective}, {"seconds": 1.5, "steps": 4, "device": "cpu"})
+
+
+def judged_sweep(directory: Path, decision: str | None, weights: bytes = b"weights") -> Path:
+    """A finished sweep whose winner is in its folder, with this verdict on it; None: it was never evaluated."""
+    recipe, winner = small_recipe(), directory / "winner"
+    winner.mkdir(parents=True)
+    (directory / "recipe.yaml").write_text(dump_recipe(recipe))
+    (winner / "model.safetensors").write_bytes(weights)
+    study = new_study(directory, recipe)
+    study.note("zero_shot", [{"context_length": 48, "covariates": "none", "metrics": {"sql": 0.9}}])
+    number = ask(study)
+    study.record(number, result(27, 0.5))
+    study.finish(number, 27)
+    told: dict[str, Any] = {"name": "small-0", "windows_seen": 27, "score": 0.5, "trial": 0}
+    digest = write_declarations(winner, recipe, POINT, load(recipe).panel, **told)
+    study.note("winner", {"number": 0, "windows_seen": 27, "score": 0.5, "sha256": digest, "bytes": len(weights)})
+    if decision is not None:
+        verdict = {"decision": decision, "sentence": f"{decision}: so they say", "objective": "sql"}
+        interval = {"gain": 0.02, "low": 0.01, "high": 0.03}
+        evaluation = {"rows": [], "verdict": {**verdict, **interval}, "test_openings": 1, "sha256": digest}
+        study.note("evaluation", evaluation)
+    study.note("ended", "2026-01-02T05:04:05+00:00")
+    return directory

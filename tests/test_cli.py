@@ -39,8 +39,8 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 
 def test_all_commands_are_there() -> None:
-    """The promised thirteen."""
-    promised = "ls cp check run resume show logs mirror evaluate export train rm schema"
+    """In the order of `--help`."""
+    promised = "ls cp check run resume show logs mirror evaluate compare export train forecast rm schema"
     assert promised.split() == COMMANDS
 
 
@@ -105,7 +105,12 @@ def test_check_of_steel_is_in_time_order(capsys: pytest.CaptureFixture[str], ste
         (["export", "nowhere", "--to", "models/x"], "winner"),
         (["train", "quickstart"], "still searches"),
         (["rm", "nowhere", "--yes"], "only a sweep"),
-        (["evaluate", "tiny"], "--recipe"),
+        (["evaluate", "tiny"], "evaluate tiny tuning"),
+        (["compare", "tiny", "nowhere/x"], "not tuned by chronotune"),
+        (["compare", "tiny"], "at least two"),
+        (["forecast", "tiny", "nothing.csv", "--time", "t", "--target", "y", "--horizon", "4"], "must exist"),
+        (["forecast", "tiny", "nothing.csv", "--time", "t"], "go together"),
+        (["forecast", "tiny", "nothing.csv", "--out", "forecast.xlsx"], "--out: must end in"),
         (["cp", "tiny"], "models/tiny"),
         (["schema", "recip"], "recipe"),
         (["nothing"], "nothing"),

@@ -19,7 +19,7 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import load, prepare, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import InputError
-from chronotune.evaluation import BEST, ZERO_SHOT, Contender, _score, evaluate_model, evaluate_sweep
+from chronotune.evaluation import BEST, ZERO_SHOT, Contender, _score, evaluate_sweep
 from chronotune.metrics import EVALUATION_LEVELS
 from chronotune.results import as_dict, sweeps
 from chronotune.scoring import Ruler
@@ -142,20 +142,6 @@ def test_a_wrong_column_opens_nothing(tmp_path: Path) -> None:
     assert study.attribute("test_openings") is None
     with pytest.raises(InputError, match=r"evaluation\.segments\[0\].*'nowhere'"):
         load(wrong)
-
-
-def test_a_model_is_evaluated_without_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its recipe's segments are those of other data: rows need none of them, and no tables are made."""
-
-    class Anybody:
-        def __init__(self, _: Any) -> None:
-            self.predict = _wrong_by
-
-    monkeypatch.setattr("chronotune.evaluation.Worker", Anybody)
-    monkeypatch.setattr(Ruler, "tables", None)
-    recipe = small_recipe(evaluation={"trees": False, "segments": ["nowhere"]})
-    rows = evaluate_model("tiny", recipe)["rows"]
-    assert [row["model"] for row in rows] == ["seasonal naive (24)", ZERO_SHOT, ZERO_SHOT]
 
 
 def test_the_evaluation_is_shown_with_its_winner_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from chronotune.data.prepare import load
 from chronotune.errors import InputError
 from chronotune.export import _numbered, export_winner, free_folder, write_declarations
 from chronotune.train import _scratch, train_recipe
-from sweep_parts import POINT, small_recipe
+from sweep_parts import POINT, judged_sweep, small_recipe
+from test_cli import run
 
 
 def test_a_free_folder_is_free(tmp_path: Path) -> None:
@@ -64,3 +66,44 @@ def test_an_export_pins_its_base(tmp_path: Path) -> None:
     assert preset.provenance is not None
     assert preset.provenance.base == f"small@{digest}"
     assert load_recipe(folder).model.revision == digest
+
+
+def test_a_winner_that_ships_is_exported(tmp_path: Path) -> None:
+    """Under its new name, with the verdict in its provenance, and what its training saw of the data's steps."""
+    exported = export_winner(judged_sweep(tmp_path / "one", "ship the challenger"), tmp_path / "mine")
+    preset = load_model(exported)
+    assert preset.provenance is not None
+    assert preset.serving is not None
+    assert (preset.name, preset.provenance.forced) == ("mine", False)
+    assert preset.provenance.verdict == "ship the challenger: so they say"
+    assert preset.serving.step == timedelta(hours=1)
+    assert (exported / "model.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        ("keep zero-shot", "the verdict is to keep zero-shot: so they say"),
+        ("not enough test windows", "there is no verdict: not enough test windows: so they say"),
+        (None, "the winner has no verdict, because the test windows were not evaluated"),
+    ],
+)
+def test_what_is_not_better_is_exported_by_force_only(tmp_path: Path, decision: str | None, words: str) -> None:
+    """The refusal tells the verdict and what to use instead; what is forced says so."""
+    sweep = judged_sweep(tmp_path / "one", decision)
+    with pytest.raises(InputError, match=f"{words}. Use small as it is, with context 48 and covariates none, or"):
+        export_winner(sweep, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    preset = load_model(export_winner(sweep, tmp_path / "mine", force=True))
+    assert preset.provenance is not None
+    assert preset.provenance.forced
+    assert preset.provenance.verdict == (decision and f"{decision}: so they say")
+
+
+def test_the_command_refuses_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the user's input that lacks --force."""
+    sweep, to = judged_sweep(tmp_path / "one", "keep zero-shot"), str(tmp_path / "mine")
+    code, _, err = run(capsys, "export", str(sweep), "--to", to)
+    assert code == 2
+    assert "--force" in err
+    assert run(capsys, "export", str(sweep), "--to", to, "--force") == (0, f"{to}\n", "")

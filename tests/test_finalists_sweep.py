@@ -112,7 +112,7 @@ def test_the_median_of_the_best_mean_is_the_winner(sweep: Path) -> None:
 
 def test_training_the_export_again_gives_the_same_score(sweep: Path, place: Path) -> None:
     """To the last digit, and the same weights: the recipe holds the median's seed."""
-    chronotune("export", "sweeps/one", "--to", "models/solar", cwd=place)
+    chronotune("export", "sweeps/one", "--to", "models/solar", "--force", cwd=place)
     recipe, preset = load_recipe(place / "models/solar/recipe.yaml"), load_model(place / "models/solar")
     winner = read(sweep).attributes["winner"]
     assert preset.provenance is not None

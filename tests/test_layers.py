@@ -15,12 +15,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
     "config.space",
-    "pure": "data data.* metrics segments significance verdict scoring memory catalog lease config.lines config.faults "
-    "config.resolve config.load",
+    "pure": "data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
+    "config.faults config.resolve config.load",
     "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained sampler search start "
     "study trainable trees tracking.*",
-    "story": "evaluation export finalists repeats results serving sweep train trial tuner",
-    "faces": "__init__ __main__ cli progress report",
+    "story": "compare evaluation export finalists identity repeats results serving standalone sweep train trial tuner",
+    "faces": "__init__ __main__ cli commands.* progress report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 
@@ -51,10 +51,10 @@ IMPORTERS = {
     "peft": "trainable",
     "safetensors": "checkpoint pretrained",
     "sklearn": "trees",
-    "polars": "data.* evaluation results serving",
+    "polars": "data.* results serving standalone",
     "yaml": "config.*",
-    "typer": "cli",
-    "rich": "cli progress report",
+    "typer": "cli commands.*",
+    "rich": "cli commands.* progress report",
 }
 """Who may import what."""
 

@@ -140,11 +140,17 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     study.note("ended", "now")
     page = console()
     conclude(page, folder, study.read())
+    assert "next: keep small as it is, with context " in text_of(page)
     assert "chronotune export" in text_of(page)
+    assert "--to models/NAME --force" in text_of(page)
     assert "opened 1 time" in text_of(page)
     assert "verdict: keep zero-shot, best is not shown to be better" in text_of(page)
     [about] = [one["about"] for one in sweeps(tmp_path)]
     assert about.endswith(": keep zero-shot")
+    shipped = {"decision": "ship the challenger", "sentence": "ship best"}
+    study.note("evaluation", {**evaluation, "verdict": shipped})
+    conclude(better := console(), folder, study.read())
+    assert text_of(better).rstrip().endswith("one --to models/NAME")
     study.note("evaluation", {**evaluation, "sha256": "of an earlier winner"})
     conclude(other := console(), folder, study.read())
     assert "verdict" not in text_of(other)

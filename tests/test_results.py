@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from chronotune.cli import app
 from chronotune.errors import InputError
-from chronotune.evaluation import evaluation_of
 from chronotune.lease import Lease
 from chronotune.results import as_dict, curves, leaderboard, log_of, remove, size_of, sweeps
 from chronotune.study import Study
@@ -124,14 +123,6 @@ def test_what_is_no_sweep_is_refused_before_the_question(tmp_path: Path) -> None
     result = CliRunner().invoke(app, ["rm", str(tmp_path)], input="n\n")
     assert isinstance(result.exception, InputError)
     assert "Remove" not in result.output
-
-
-def test_a_sweep_is_evaluated_on_its_own_recipe(tmp_path: Path) -> None:
-    """Another recipe or an override is refused, not ignored."""
-    some_sweep(tmp_path)
-    for arguments in (("quickstart", ()), (None, ("horizon=4",))):
-        with pytest.raises(InputError, match="own recipe"):
-            evaluation_of(tmp_path, *arguments)
 
 
 def test_only_idle_sweeps_are_removed(tmp_path: Path) -> None:

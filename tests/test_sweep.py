@@ -62,7 +62,7 @@ def sweep(place: Path) -> Path:
 @pytest.fixture(scope="module")
 def exported(sweep: Path, place: Path) -> Path:
     """The winner, exported."""
-    chronotune("export", "sweeps/one", "--to", "models/solar", cwd=place)
+    chronotune("export", "sweeps/one", "--to", "models/solar", "--force", cwd=place)
     return place / "models/solar"
 
 
@@ -147,7 +147,7 @@ def test_what_export_writes_is_read_again(exported: Path) -> None:
 def test_a_second_export_does_not_overwrite(exported: Path, place: Path) -> None:
     """It gets a time in its name."""
     before = (exported / "preset.yaml").read_bytes()
-    path = Path(chronotune("export", "sweeps/one", "--to", "models/solar", cwd=place).strip())
+    path = Path(chronotune("export", "sweeps/one", "--to", "models/solar", "--force", cwd=place).strip())
     assert path.name.startswith("solar-20")
     assert (place / path / "model.safetensors").exists()
     assert (exported / "preset.yaml").read_bytes() == before
@@ -253,7 +253,7 @@ def test_a_finished_sweep_is_extended(sweep: Path, place: Path) -> None:
 def test_a_finished_sweep_is_left_alone(sweep: Path, place: Path) -> None:
     """Resumed without more trials it opens nothing and says what is there."""
     before = read(sweep).attributes["test_openings"]
-    assert "next: chronotune export" in chronotune("resume", "sweeps/one", cwd=place)
+    assert "chronotune export" in chronotune("resume", "sweeps/one", cwd=place)
     assert read(sweep).attributes["test_openings"] == before
 
 

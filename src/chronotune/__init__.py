@@ -16,10 +16,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from chronotune.config.load import load_recipe
     from chronotune.errors import ChronotuneError, InputError
-    from chronotune.evaluation import evaluate
     from chronotune.export import export_winner
     from chronotune.results import leaderboard
     from chronotune.serving import Columns, forecast
+    from chronotune.standalone import evaluate
     from chronotune.sweep import resume_sweep, run_sweep
     from chronotune.train import train_recipe
 
@@ -28,7 +28,7 @@ _HOMES = {
     "ChronotuneError": "chronotune.errors",
     "Columns": "chronotune.serving",
     "InputError": "chronotune.errors",
-    "evaluate": "chronotune.evaluation",
+    "evaluate": "chronotune.standalone",
     "export_winner": "chronotune.export",
     "forecast": "chronotune.serving",
     "leaderboard": "chronotune.results",

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from chronotune import baselines, trees
-from chronotune.config.load import load_model, load_recipe
+from chronotune.config.load import load_model
 from chronotune.config.model import ModelPreset
-from chronotune.config.recipe import Recipe, without_segments
+from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import Dataset, load, training_scales, trial_data
@@ -20,11 +20,8 @@ from chronotune.errors import InputError
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
 from chronotune.scoring import Ruler, merged
-from chronotune.study import JOURNAL, Reading, Study
+from chronotune.study import Reading, Study
 from chronotune.trial import Assignment, Worker
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Predict: TypeAlias = Callable[[ModelPreset, Panel, Sequence[Window], int, Sequence[str]], FloatArray]
 """Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), in this process or on a worker: `Worker.predict`."""
@@ -44,73 +41,6 @@ class Contender:
     covariates: tuple[str, ...]
     covariate_set: str
     """The name of the covariates in the recipe, for display."""
-
-
-def evaluate(model_or_sweep: str | Path, recipe: Recipe | None = None) -> pl.DataFrame:
-    """Score a model, or a sweep's winner again, beside the seasonal naive forecasts on a recipe's test windows.
-
-    Args:
-        model_or_sweep: A sweep's folder, whose openings of the test segment are counted; or a preset's name or file.
-            A model that `export` wrote is fed as it was trained; another with the longest context length of the
-            recipe's space, once with all covariates and once without any.
-        recipe: Names the data, the split and the horizon; by default that of the sweep, or the one that was exported
-            with the model.
-
-    Returns:
-        One row a contender: `model`, `context_length`, `covariates`, and the metrics of `metrics.score`, null where
-        there is nothing to average.
-
-    Raises:
-        InputError: A sweep is given another recipe than its own, the model needs covariates that the recipe does not
-            have, or there is no recipe.
-    """
-    import polars as pl
-
-    return pl.DataFrame(evaluation_of(model_or_sweep, recipe)["rows"])
-
-
-def evaluation_of(
-    target: str | Path, recipe: str | Path | Recipe | None = None, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Evaluate a sweep again, or a model on a recipe: what `evaluate` and the command of that name do.
-
-    Raises:
-        InputError: As `evaluate`.
-    """
-    if not (Path(target) / JOURNAL).exists():
-        return evaluate_model(target, recipe, overrides)
-    if recipe is not None or overrides:
-        raise InputError(
-            f"{target}: a sweep is evaluated on its own recipe, but another or --set was given. Leave it out, or "
-            f"evaluate the model: {Path(target) / 'winner'}"
-        )
-    return evaluate_again(Path(target))
-
-
-def evaluate_model(
-    model: str | Path, recipe: str | Path | Recipe | None, overrides: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Evaluate a model on a recipe, or on the one that was exported with it.
-
-    Raises:
-        InputError: There is no recipe, or it does not fit the model.
-    """
-    preset = load_model(model)
-    own = Path(preset.weights) / "recipe.yaml"
-    if recipe is None and not own.exists():
-        raise InputError(
-            f"{preset.name}: a model that was not exported by chronotune has no recipe of its own. "
-            f"Name one: --recipe tuning/quickstart.yaml"
-        )
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides)
-    loaded = without_segments(loaded)
-    return _evaluate(preset, load(loaded), loaded)
-
-
-def _evaluate(preset: ModelPreset, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
-    worker = Worker(Assignment(recipe, trial_data(dataset, recipe), Path()))
-    ruler = Ruler.of_test(dataset, recipe)
-    return _score(_of_preset(preset, recipe), dataset, ruler, worker.predict, tabled=False)[0]
 
 
 def evaluate_again(directory: Path) -> dict[str, Any]:

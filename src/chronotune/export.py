@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -18,8 +19,9 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel
 from chronotune.errors import Fault, InputError
+from chronotune.gate import alternative, doubt, is_shipped
 from chronotune.memory import Splits
-from chronotune.study import TrialRecord
+from chronotune.study import Reading, TrialRecord, read
 from chronotune.trial import Assignment
 
 WEIGHTS = "model.safetensors"
@@ -106,6 +108,7 @@ def write_declarations(
         serving=Serving(
             horizon=recipe.horizon,
             context_length=point.context_length,
+            step=panel.step,
             time=recipe.data.time,
             target=recipe.data.target,
             id=recipe.data.id,
@@ -156,19 +159,23 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits:
     return recipe.model_copy(update=parts)
 
 
-def export_winner(directory: str | Path, to: str | Path) -> Path:
-    """Copy a sweep's winner out of its folder.
+def export_winner(directory: str | Path, to: str | Path, force: bool = False) -> Path:
+    """Copy a sweep's winner out of its folder, if its verdict is to ship it.
+
+    The preset's provenance tells the verdict, and whether it was overruled.
 
     Args:
         directory: The sweep's folder.
         to: Where the model shall stand, e.g. `models/steel`. When it exists, a time is added to its name: an export
             never overwrites.
+        force: Export also what is not shown to be better than zero-shot.
 
     Returns:
         Where it stands.
 
     Raises:
-        InputError: The last part of `to` is no name for a model, or the sweep has no winner yet.
+        InputError: The last part of `to` is no name for a model, the sweep has no winner yet, or the verdict is not to
+            ship it and `force` is not given.
     """
     directory, to = Path(directory), Path(to)
     refuse_bad_name(to)
@@ -177,13 +184,34 @@ def export_winner(directory: str | Path, to: str | Path) -> Path:
         raise InputError(
             f"{directory}: only a sweep with a winner can be exported. Finish it with `chronotune resume {directory}`"
         )
+    reading = read(directory)
+    if not force:
+        _refuse_unshipped(directory, reading)
     to = free_folder(to)
     with appearing(to, replace=False) as draft:
         shutil.copytree(winner, draft, dirs_exist_ok=True)
-        preset = load_model(draft / "preset.yaml")
-        renamed = {**preset.model_dump(), "name": to.name, "weights": "."}
-        (draft / "preset.yaml").write_text(dump(ModelPreset.model_validate(renamed)))
+        preset = _judged(load_model(draft / "preset.yaml"), reading.evaluation)
+        (draft / "preset.yaml").write_text(dump(preset.model_copy(update={"name": to.name, "weights": "."})))
     return to
+
+
+def _refuse_unshipped(directory: Path, reading: Reading) -> None:
+    if is_shipped(reading.evaluation):
+        return
+    instead = alternative(reading.attributes["recipe"]["model"]["name"], reading.zero_shot)
+    raise InputError(
+        f"{directory}: a winner is exported when it is better than zero-shot, but {doubt(reading.evaluation)}. "
+        f"Use {instead}, or export it all the same with --force (force=True in Python)"
+    )
+
+
+def _judged(preset: ModelPreset, evaluation: Mapping[str, Any] | None) -> ModelPreset:
+    """The preset with the verdict in its provenance."""
+    if preset.provenance is None:
+        return preset
+    verdict = (evaluation or {}).get("verdict") or {}
+    told = {"verdict": verdict.get("sentence"), "forced": not is_shipped(evaluation)}
+    return preset.model_copy(update={"provenance": preset.provenance.model_copy(update=told)})
 
 
 def free_folder(wanted: Path) -> Path:

@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 
+from chronotune.gate import alternative, is_shipped
+
 if TYPE_CHECKING:
     from chronotune.config.recipe import Recipe
     from chronotune.data.prepare import Dataset
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"zero-shot": "cyan", "complete": "green", "pruned": "yellow", "failed": "red", "running": "bold"}
 METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80")
-TO_THE_LEFT = {"state", "mode", "covariates", "model"}
+TO_THE_LEFT = {"state", "mode", "covariates", "model", "name", "verdict"}
 WIDE = 116
 """Columns of a terminal from which on all columns of a table are shown."""
 
@@ -115,6 +117,29 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     return Group(title, table, *([f"verdict: {verdict['sentence']}"] if verdict else []))
 
 
+def comparison_tables(comparison: Mapping[str, Any]) -> Group:
+    """What `compare` shows: a table for each ruler, then what does not compare and why."""
+    parts: list[Any] = []
+    for group in comparison["groups"]:
+        parts += [f"measured on {group['ruler'].rpartition(', ')[0]}", _table(map(_compared, group["rows"]), set())]
+    return Group(*parts, *(f"{one['name']}: {one['why']}" for one in comparison["apart"]))
+
+
+def _compared(row: Mapping[str, Any]) -> dict[str, str]:
+    interval = "" if row["low"] is None else f"{row['low']:+.1%} to {row['high']:+.1%}"
+    return {
+        "name": row["name"],
+        "trials": _text(row["trials"]),
+        row["objective"]: _text(row["score"], ".4f"),
+        "zero-shot": _text(row["zero_shot"], ".4f"),
+        "gain": _text(row["gain"], "+.1%"),
+        f"test {row['objective']}": _text(row["test"], ".4f"),
+        "test gain": _text(row["test_gain"], "+.1%"),
+        "95% interval": interval,
+        "verdict": _text(row["verdict"]),
+    }
+
+
 def _text(value: Any, form: str = "") -> str:
     return "" if value is None else format(value, form)
 
@@ -197,10 +222,19 @@ def _next_step(directory: Path, reading: Reading) -> str:
 
     path, holder = display_path(directory), read_holder(directory)
     if reading.attributes.get("ended"):
-        return f"next: chronotune export {path} --to models/NAME"
+        return f"next: {_after_the_verdict(path, reading)}"
     if holder is not None and holder["pid"] != os.getpid() and is_alive(holder):
         return f"still running, driven by process {holder['pid']} on {holder['host']}"
     return f"not finished; go on with: chronotune resume {path}"
+
+
+def _after_the_verdict(path: str, reading: Reading) -> str:
+    export = f"chronotune export {path} --to models/NAME"
+    if is_shipped(reading.evaluation):
+        return export
+    if reading.evaluation is None:
+        return f"chronotune evaluate {path}"
+    return f"keep {alternative(reading.attributes['recipe']['model']['name'], reading.zero_shot)}; or {export} --force"
 
 
 def display_path(path: Path) -> str:

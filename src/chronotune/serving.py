@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from chronotune import forecaster
 from chronotune.config.load import load_model
 from chronotune.config.model import ModelPreset, Serving
 from chronotune.config.recipe import DataConfig
-from chronotune.data import encode
-from chronotune.data.axis import find_axis, lay_out
-from chronotune.data.check_times import time_findings
-from chronotune.data.check_values import number_findings, numeric_view
-from chronotune.data.findings import Report
+from chronotune.data.findings import listed
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.rows import framed, in_order
-from chronotune.data.sources import read, select
+from chronotune.data.sources import place
+from chronotune.data.table import CSV, PARQUET, read_table
+from chronotune.data.upcoming import Feed, absent, future_faults, last_windows, strange_categories, upcoming
 from chronotune.errors import Fault, InputError
+from chronotune.gate import doubt, is_shipped
 from chronotune.metrics import QUANTILES
+from chronotune.study import read
+
+log = logging.getLogger("chronotune.serving")
+
+CONTEXT = 2048
+"""Steps of the past that a model sees which does not say how many."""
 
 
 @dataclass(frozen=True)
@@ -43,37 +47,49 @@ def forecast(
     horizon: int | None = None,
     *,
     columns: Columns | None = None,
-    context_length: int = 2048,
+    context_length: int | None = None,
+    series: Sequence[str] = (),
+    fill_gaps: bool = False,
 ) -> pl.DataFrame:
     """Forecast every series of `data` from the end of its target.
 
+    Logs a warning for what is allowed but weakens a forecast: histories shorter than the context, categories that
+    training did not hold, more steps than the model was tuned for, a winner that the verdict did not ship. A series
+    that training did not hold is forecast like any other.
+
     Args:
-        model: A preset's name or file. One that `export` wrote knows its columns, context length and horizon.
+        model: A preset's name, file or folder, or a sweep's folder: its winner. One that chronotune tuned knows its
+            columns, context length and horizon.
         data: A frame, or a CSV or Parquet file. Rows after the last target hold the known-future covariates.
         horizon: Steps to forecast; by default what an exported model was trained for.
-        columns: Needed for a model that was not exported by chronotune.
-        context_length: For such a model; an exported one has its own.
+        columns: Needed for a model that was not tuned by chronotune, and refused for another.
+        context_length: Likewise; by default 2048 steps, or what the model takes at most.
+        series: Ids of those to forecast; by default all.
+        fill_gaps: Take missing rows as rows of missing values, which the model masks.
 
     Returns:
-        One row a series and step: the id column (if there is one), the time column (interval start), `forecast`
-        (the median), and the quantiles `0.1` to `0.9`.
+        One row a series and step: the id column (if there is one), the time column (interval start, UTC where the data
+        have a time zone), `forecast` (the median), and the quantiles `0.1` to `0.9`.
 
     Raises:
-        InputError: Columns, rows or the future of a known covariate are missing, or the times are irregular.
+        InputError: Columns, a wanted series, rows or the future of a known covariate are missing, or the times are
+            irregular or not in the steps that the model was tuned on.
     """
     if not isinstance(data, pl.DataFrame | str | Path):
         raise InputError(
             f"data must be a polars frame or the path of a file, but is {type(data).__module__}.{type(data).__name__}. "
             f"From pandas: polars.from_pandas(data)"
         )
-    preset = load_model(model)
-    serving = preset.serving or _serving(preset, columns, horizon, context_length)
-    steps, config = horizon or serving.horizon, _config(serving, data)
-    frame = read(config) if isinstance(data, str | Path) else select(data, config, "data")
-    panel = _panel(frame, config, serving)
-    windows = [Window(number, _first_unknown(series.target)) for number, series in enumerate(panel.series)]
-    if faults := list(_unknown_futures(panel, windows, steps)):
+    preset = load_model(winner_in(model))
+    serving = _serving(preset, columns, horizon, context_length)
+    steps, feed = horizon or serving.horizon, _feed(serving, data, fill_gaps)
+    raw = data if isinstance(data, pl.DataFrame) else read_table(Path(data).expanduser())
+    panel = upcoming(raw, feed, series)
+    windows = last_windows(panel)
+    if faults := list(future_faults(panel, windows, steps, place(feed.columns), absent(raw, feed.columns))):
         raise InputError(faults)
+    for warning in (*_unshipped(model), *_doubts(preset, panel, windows, steps), *_strangers(raw, serving)):
+        log.warning(warning)
     quantiles = forecaster.predict_windows(
         forecaster.load_model(preset),
         panel,
@@ -85,15 +101,57 @@ def forecast(
     return pl.concat(_rows(panel, window, values, serving) for window, values in zip(windows, quantiles, strict=True))
 
 
-def _serving(preset: ModelPreset, columns: Columns | None, horizon: int | None, context_length: int) -> Serving:
+def winner_in(model: str | Path) -> str | Path:
+    """The model as `load_model` takes it: a sweep's folder stands for its winner.
+
+    Raises:
+        InputError: The sweep has no winner yet.
+    """
+    folder = Path(model)
+    if (folder / "preset.yaml").exists() or not (folder / "recipe.yaml").exists():
+        return model
+    if not (folder / "winner" / "preset.yaml").exists():
+        raise InputError(
+            f"{folder}: only a sweep with a winner is a model. Finish it with `chronotune resume {folder}`"
+        )
+    return folder / "winner"
+
+
+def write(frame: pl.DataFrame, to: Path) -> None:
+    """Write a forecast as CSV or Parquet; a file of that name is replaced, by a whole one only."""
+    refuse_format(to)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_name(f".{to.name}.partial")
+    if to.suffix.lower() in PARQUET:
+        frame.write_parquet(draft)
+    else:
+        frame.write_csv(draft, separator="\t" if to.suffix.lower() == ".tsv" else ",")
+    os.replace(draft, to)
+
+
+def refuse_format(to: Path) -> None:
+    """Do nothing when `write` can write such a file.
+
+    Raises:
+        InputError: Its name ends in something else.
+    """
+    if to.suffix.lower() not in CSV + PARQUET:
+        rule = f"must end in {', '.join(CSV + PARQUET)}, but is {str(to)!r}"
+        raise InputError([Fault("--out", "", rule, "Name a file such as forecast.parquet")])
+
+
+def _serving(preset: ModelPreset, columns: Columns | None, horizon: int | None, context_length: int | None) -> Serving:
+    if preset.serving is not None:
+        _refuse_others(preset.name, preset.serving, columns, context_length)
+        return preset.serving
     if columns is None or horizon is None:
         raise InputError(
             f"{preset.name}: a model that was not exported by chronotune does not know its columns and horizon. "
-            f"Give both: columns=Columns(time=..., target=...), horizon=..."
+            f"Give --time, --target and --horizon (in Python columns=Columns(time=..., target=...), horizon=...)"
         )
     return Serving(
         horizon=horizon,
-        context_length=min(context_length, preset.max_context_length),
+        context_length=min(context_length or CONTEXT, preset.max_context_length),
         time=columns.time,
         target=columns.target,
         id=columns.id,
@@ -102,8 +160,18 @@ def _serving(preset: ModelPreset, columns: Columns | None, horizon: int | None, 
     )
 
 
-def _config(serving: Serving, data: pl.DataFrame | str | Path) -> DataConfig:
-    return DataConfig(
+def _refuse_others(name: str, serving: Serving, columns: Columns | None, context_length: int | None) -> None:
+    """A tuned model is fed as it was trained, or what was learnt on validation and test does not hold."""
+    if columns is not None or context_length not in (None, serving.context_length):
+        raise InputError(
+            f"{name}: a tuned model is fed as it was trained (time {serving.time!r}, target {serving.target!r}, "
+            f"context {serving.context_length}), but other columns or another context are given. Leave them out, and "
+            f"rename the columns of the file where they are called otherwise"
+        )
+
+
+def _feed(serving: Serving, data: pl.DataFrame | str | Path, fill_gaps: bool) -> Feed:
+    columns = DataConfig(
         source="file",
         path="data" if isinstance(data, pl.DataFrame) else str(data),
         time=serving.time,
@@ -111,58 +179,42 @@ def _config(serving: Serving, data: pl.DataFrame | str | Path) -> DataConfig:
         id=serving.id,
         past_only=serving.past_only,
         known_future=serving.known_future,
+        fill_gaps=fill_gaps,
         seasons=[1],
     )
+    return Feed(columns, serving.encodings, serving.step)
 
 
-def _panel(frame: pl.DataFrame, config: DataConfig, serving: Serving) -> Panel:
-    """The series on one regular axis, encoded as in training."""
-    rows = framed(frame, config)
-    numeric = numeric_view(rows, config, serving.encodings)
-    findings = (*time_findings(rows, config), *number_findings(rows, numeric, config))
-    Report(config.path or "data", findings).raise_for_errors()
-    rows = in_order(encode.apply(numeric, serving.encodings))
-    axis = find_axis(rows, config.target)
-    if axis is None:
-        raise InputError(
-            f"{config.path}: a forecast needs a regular past with values of {config.target}, but there is none. "
-            f"Give at least two rows with a target"
+def _unshipped(model: str | Path) -> list[str]:
+    """A sweep's winner that its verdict did not ship."""
+    if winner_in(model) == model:
+        return []
+    evaluation = read(Path(model)).evaluation
+    return [] if is_shipped(evaluation) else [f"{model}: its winner is used, although {doubt(evaluation)}"]
+
+
+def _doubts(preset: ModelPreset, panel: Panel, windows: Sequence[Window], steps: int) -> list[str]:
+    """What a tuned model was not tuned for."""
+    if (serving := preset.serving) is None:
+        return []
+    doubts, context = [], serving.context_length
+    if steps > serving.horizon:
+        doubts.append(f"{preset.name} was tuned for {serving.horizon} steps, and {steps} are forecast")
+    if short := [panel.series[w.series].id for w in windows if w.origin < context]:
+        of = f" of {len(windows)}" if len(windows) > 1 else ""
+        shortest = min(window.origin for window in windows)
+        doubts.append(
+            f"{preset.name} was tuned to see {context} steps of the past, but the history of {len(short)}{of} series "
+            f"is shorter ({listed(short)}; the shortest has {shortest}): expect larger errors than in its evaluation"
         )
-    return Panel(
-        axis.time(0),
-        timedelta(microseconds=axis.step),
-        config.target,
-        tuple(config.past_only),
-        tuple(config.known_future),
-        lay_out(rows, axis, config),
-        serving.encodings,
-    )
+    return doubts
 
 
-def _first_unknown(target: FloatArray) -> int:
-    """Position after the last value."""
-    known = np.flatnonzero(np.isfinite(target))
-    return int(known[-1]) + 1 if len(known) else 0
-
-
-def _unknown_futures(panel: Panel, windows: Sequence[Window], horizon: int) -> Iterator[Fault]:
-    """A fault for every series without a past, and for every known covariate whose future is not all there."""
-    for window in windows:
-        series = panel.series[window.series]
-        if window.origin == 0:
-            yield Fault(series.id, panel.target, "must have at least one value, but has none", "Leave the series out")
-        for row, name in enumerate(panel.known_future, start=len(panel.past_only)):
-            future = series.covariates[row, window.origin : window.origin + horizon]
-            values = np.pad(future, (0, horizon - len(future)), constant_values=np.nan)
-            if len(missing := np.flatnonzero(np.isnan(values))):
-                first, last = (panel.time(series.offset + window.origin + int(i)) for i in (missing[0], missing[-1]))
-                yield Fault(
-                    series.id,
-                    name,
-                    f"is known in advance and must cover all {horizon} steps of the forecast, but {len(missing)} "
-                    f"values between {first} and {last} are missing",
-                    "Add rows with it after the last target",
-                )
+def _strangers(raw: pl.DataFrame, serving: Serving) -> list[str]:
+    return [
+        f"{column}: training held no {listed(categories)}; each is taken as the overall mean"
+        for column, categories in strange_categories(raw, serving.encodings).items()
+    ]
 
 
 def _rows(panel: Panel, window: Window, values: FloatArray, serving: Serving) -> pl.DataFrame:

@@ -5,8 +5,6 @@ Ray Tune's own checkpointing and restore are not used: the study is the sweep, a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.finalists import Standing, champion
 from chronotune.forecaster import locate
+from chronotune.identity import identity
 from chronotune.lease import Lease
 from chronotune.repeats import run_finalists
 from chronotune.search import EXTENDED, FIRST, IMPORTS
@@ -137,7 +136,7 @@ def resume_sweep(
     data = trial_data(dataset, recipe)
     with Lease(directory):
         study = Study.reopen(directory)
-        refuse_changes(study.attribute("identity"), _identity(recipe, dataset, data))
+        refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
         if study.attribute("ended") and not more_trials and not more_minutes:
             return directory
         _refuse_extension(recipe, study, more_trials, more_minutes)
@@ -271,11 +270,11 @@ def _summary(final: Standing) -> dict[str, Any]:
 
 def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, Any]:
     """What a new study knows of itself."""
-    identity = _identity(recipe, dataset, data)
-    begin = start(recipe, identity)
+    known = identity(recipe, dataset, data)
+    begin = start(recipe, known)
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "identity": identity,
+        "identity": known,
         "trials": within_grid(recipe, recipe.budget.trials),
         FIRST: begin.points,
         IMPORTS: begin.imports,
@@ -283,22 +282,3 @@ def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, 
         "chronotune": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str]:
-    """What must not change between the runs of one sweep: in words where they are short, else as fingerprints."""
-    windows = [[window.series, window.origin] for window in data.validation]
-    fixed = recipe.search_space.model_dump(mode="json", exclude={"name"})
-    return {
-        "data": dataset.fingerprint[:16],
-        "ruler": f"{len(windows)} windows of {data.horizon} steps by {recipe.objective}, "
-        + _fingerprint([windows, data.scales.tolist()]),
-        "model": f"{recipe.model.name} {recipe.model.revision or recipe.model.weights}",
-        "budget": f"{recipe.budget.windows} windows, scored after {', '.join(map(str, recipe.rungs))}",
-        "seed": str(recipe.seed),
-        "search space": _fingerprint(fixed),
-    }
-
-
-def _fingerprint(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

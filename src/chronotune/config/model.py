@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import AwareDatetime, Field, PositiveInt
 
 from chronotune.config.base import Declaration, Name
@@ -19,6 +21,9 @@ class Serving(Declaration):
 
     horizon: PositiveInt = Field(description="Steps that it was trained to forecast.")
     context_length: PositiveInt = Field(description="Past steps that it was trained to see.")
+    step: timedelta | None = Field(
+        None, description="Distance between steps, e.g. PT15M (ISO 8601); null: not recorded, so not checked."
+    )
     time: str = Field(description="Column of timestamps (the start of each interval).")
     target: str = Field(description="Column that it forecasts.")
     id: str | None = Field(None, description="Column that tells series apart.")
@@ -39,6 +44,8 @@ class Provenance(Declaration):
     objective: str = Field(description="Metric of the validation score.")
     validation_score: float = Field(description="On the validation origins of that recipe, in original units.")
     chronotune: str = Field(description="The version that wrote it.")
+    verdict: str | None = Field(None, description="What its sweep's test windows said of it; null when not asked.")
+    forced: bool = Field(False, description="Exported by --force, although the verdict is not to ship it.")
 
 
 class ModelPreset(Declaration):

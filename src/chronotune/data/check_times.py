@@ -19,8 +19,8 @@ DOUBLED = "Keep one row for each time; if a clock change doubled an hour, write 
 SEVERAL = "; if these are several series, name the column that tells them apart in data.id"
 
 
-def time_findings(rows: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
-    """All findings about the times and ids of a framed table, rows in file order."""
+def time_findings(rows: pl.DataFrame, data: DataConfig, fill: str = "set data.fill_gaps") -> Iterator[Finding]:
+    """All findings about the times and ids of a framed table, rows in file order; `fill` is how gaps are filled."""
     yield from _empty(rows, TIME, data.time, "Give every row its time, or delete it")
     if data.id:
         yield from _empty(rows, SERIES, data.id, "Give every row its series, or delete it")
@@ -29,7 +29,7 @@ def time_findings(rows: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
     ordered = in_order(rows)
     if step := commonest_step(ordered):
         off_grid = tuple(_off_grid(ordered, step, data))
-        yield from off_grid or _gaps(ordered, step, data)
+        yield from off_grid or _gaps(ordered, step, data, fill)
     else:
         yield Finding("error", data.time, "a series must have two different times, but none has", "Give more data")
 
@@ -62,8 +62,8 @@ def _off_grid(ordered: pl.DataFrame, step: int, data: DataConfig) -> Iterator[Fi
         yield found("error", data.time, rule, bad, remedy)
 
 
-def _gaps(ordered: pl.DataFrame, step: int, data: DataConfig) -> Iterator[Finding]:
-    """Rows behind a gap: an error unless the recipe fills gaps, and even then when most rows would be invented."""
+def _gaps(ordered: pl.DataFrame, step: int, data: DataConfig, fill: str) -> Iterator[Finding]:
+    """Rows behind a gap: an error unless gaps are filled, and even then when most rows would be invented."""
     skipped = pl.col(TIME).diff().over(SERIES) // step - 1
     bad = ordered.with_columns(skipped.alias("__skipped")).filter(pl.col("__skipped") > 0)
     missing, present = int(bad["__skipped"].sum()), ordered.height
@@ -73,7 +73,7 @@ def _gaps(ordered: pl.DataFrame, step: int, data: DataConfig) -> Iterator[Findin
     places = "this row" if bad.height == 1 else f"{bad.height:,} rows"
     rule = f"must advance by {duration(timedelta(microseconds=step))}, but {steps} missing before {places}"
     if not data.fill_gaps:
-        remedy = "Add them, or set data.fill_gaps to insert rows of missing values"
+        remedy = f"Add them, or {fill} to insert rows of missing values"
         yield found("error", data.time, rule, bad, remedy)
     elif missing > MAX_FILL * present:
         remedy = f"data.fill_gaps inserts at most as many rows as there are, {present:,}: check the times"

@@ -1,0 +1,237 @@
+"""Evaluate a model by itself on the test windows of a recipe, beside baselines and, if wanted, another model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chronotune import metrics
+from chronotune.config.load import load_model, load_recipe
+from chronotune.config.model import ModelPreset
+from chronotune.config.recipe import Recipe, without_segments
+from chronotune.config.space import extremes
+from chronotune.data.panel import FloatArray
+from chronotune.data.prepare import Dataset, TrialData, load, trial_data
+from chronotune.data.windows import actuals
+from chronotune.errors import Fault, InputError
+from chronotune.evaluation import ZERO_SHOT, Contender, Predict, _forecasts, _of_preset, evaluate_again
+from chronotune.lease import Lease
+from chronotune.metrics import EVALUATION_LEVELS, without_nan
+from chronotune.scoring import Ruler
+from chronotune.study import JOURNAL, Study
+from chronotune.trial import Assignment, Worker
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def evaluate(
+    model_or_sweep: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    max_windows: int | None = None,
+    against: str | Path | None = None,
+) -> pl.DataFrame:
+    """Score a model, or a sweep's winner again, beside the baselines on a recipe's test windows.
+
+    Args:
+        model_or_sweep: A sweep's folder, whose openings of the test segment are counted; or a preset's name or file.
+            A model that `export` wrote is fed as it was trained; another with the longest context length of the
+            recipe's space, once with all covariates and once without any.
+        recipe: Names the data, the split and the horizon; by default that of the sweep, or the one that was exported
+            with the model.
+        max_windows: Of a model: score at most so many test windows, at even distances.
+        against: Of a model: another one, or `zero-shot` for the recipe's own, scored on the same windows. One that
+            has a choice of inputs is fed those that do best on validation.
+
+    Returns:
+        One row a contender: `model`, `context_length`, `covariates`, and the metrics of `metrics.score`, null where
+        there is nothing to average.
+
+    Raises:
+        InputError: A sweep is given another recipe than its own, the model needs covariates that the recipe does not
+            have, there is no recipe, or a model is compared with itself.
+    """
+    import polars as pl
+
+    return pl.DataFrame(evaluation_of(model_or_sweep, recipe, max_windows=max_windows, against=against)["rows"])
+
+
+def evaluation_of(
+    target: str | Path,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    max_windows: int | None = None,
+    against: str | Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a sweep again, or a model on a recipe: what `evaluate` and the command of that name do.
+
+    Returns:
+        What `evaluation.evaluate_sweep` returns, the verdict on the model when it is compared with another.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
+    if not _is_sweep(Path(target)):
+        return evaluate_model(target, recipe, overrides, max_windows=max_windows, against=against)
+    if recipe is not None or overrides or max_windows or against:
+        raise InputError(
+            f"{target}: a sweep is evaluated on its own recipe and all test windows against zero-shot, but something "
+            f"else is asked for. Leave it out, or evaluate the model: {Path(target) / 'winner'}"
+        )
+    return evaluate_again(Path(target))
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / JOURNAL).exists()
+
+
+def evaluate_model(
+    model: str | Path,
+    recipe: str | Path | Recipe | None,
+    overrides: Sequence[str] = (),
+    *,
+    max_windows: int | None = None,
+    against: str | Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on a recipe, or on the one that was exported with it.
+
+    Where the model is the winner of a sweep that is still there, in `sweeps/` or around it, and the recipe has the
+    sweep's data, the sweep counts this opening of its test segment.
+
+    Raises:
+        InputError: There is no recipe, it does not fit the model, or `against` is the model itself.
+    """
+    preset = load_model(model)
+    own = Path(preset.weights) / "recipe.yaml"
+    if recipe is None and not own.exists():
+        raise InputError(
+            f"{preset.name}: a model that was not exported by chronotune has no recipe of its own. "
+            f"Name one: chronotune evaluate {preset.name} tuning/quickstart.yaml"
+        )
+    loaded = without_segments(recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides))
+    other = _other(against, preset, loaded) if against is not None else None
+    dataset = load(loaded)
+    data = trial_data(dataset, loaded)
+    predict = Worker(Assignment(loaded, data, Path())).predict
+    contenders = _of_preset(preset, loaded)
+    if other is not None:
+        challenger = _named(preferred(contenders, data, loaded, predict), preset.name)
+        name = ZERO_SHOT if str(against) == ZERO_SHOT else other.name
+        contenders = [_named(preferred(_settings(other, loaded, challenger), data, loaded, predict), name), challenger]
+    ruler = thinned(Ruler.of_test(dataset, loaded), max_windows)
+    return _scored(contenders, dataset, ruler, predict, _counted(preset, dataset), judged=other is not None)
+
+
+def _other(against: str | Path, preset: ModelPreset, recipe: Recipe) -> ModelPreset:
+    other = recipe.model if str(against) == ZERO_SHOT else load_model(against)
+    if (other.weights, other.revision) == (preset.weights, preset.revision) or other.name == preset.name:
+        rule = f"must be another model than {preset.name}, but is {other.name} of {other.weights}"
+        raise InputError([Fault("--against", "", rule, "Name another one, or leave it out")])
+    return other
+
+
+def _named(contender: Contender, name: str) -> Contender:
+    return replace(contender, name=name)
+
+
+def _settings(preset: ModelPreset, recipe: Recipe, challenger: Contender) -> list[Contender]:
+    """How a model may be fed: a tuned one as it was trained; another in its own ways, and like the challenger."""
+    if preset.serving is not None:
+        return _of_preset(preset, recipe)
+    longest = max(extremes(recipe.search_space.context_length))
+    contexts = {min(context, preset.max_context_length) for context in (longest, challenger.context_length)}
+    sets = {columns: name for name, columns in recipe.data.sets.items() if name in ("all", "none")}
+    sets.setdefault(challenger.covariates, challenger.covariate_set)
+    return [
+        Contender(preset.name, preset, context, columns, name)
+        for context in sorted(contexts)
+        for columns, name in sets.items()
+    ]
+
+
+def preferred(contenders: Sequence[Contender], data: TrialData, recipe: Recipe, predict: Predict) -> Contender:
+    """The contender with the lowest objective on the validation windows; nothing is computed for a single one."""
+    if len(contenders) == 1:
+        return contenders[0]
+    actual = actuals(data.panel, data.validation, data.horizon)
+    scales = data.scales[[window.series for window in data.validation]]
+
+    def score(one: Contender) -> float:
+        predictions = predict(one.preset, data.panel, data.validation, one.context_length, one.covariates)
+        return metrics.score(predictions, actual, scales, EVALUATION_LEVELS)[recipe.objective]
+
+    return min(contenders, key=score)
+
+
+def thinned(ruler: Ruler, most: int | None) -> Ruler:
+    """The same ruler with at most so many of its windows, at even distances, the first and the last among them."""
+    count = len(ruler.windows)
+    if most is None or most >= count:
+        return ruler
+    kept = np.linspace(0, count - 1, most).round().astype(int) if most > 1 else np.array([count - 1])
+    return replace(
+        ruler,
+        windows=tuple(ruler.windows[row] for row in kept),
+        actual=ruler.actual[kept],
+        scales=ruler.scales[kept],
+        columns={name: labels[kept] for name, labels in ruler.columns.items()},
+    )
+
+
+def _counted(preset: ModelPreset, dataset: Dataset) -> int | None:
+    """Note the opening in the sweep that this model won, if it is there and on these data; how many there are now."""
+    if (sweep := _sweep_of(preset)) is None:
+        return None
+    with Lease(sweep):
+        study = Study.reopen(sweep)
+        if (study.attribute("identity") or {}).get("data") != dataset.fingerprint[:16]:
+            return None
+        openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
+        study.note("test_openings", openings)
+        return len(openings)
+
+
+def _sweep_of(preset: ModelPreset) -> Path | None:
+    """The sweep whose winner has these weights."""
+    if preset.revision is None or preset.provenance is None:
+        return None
+    folders = [Path(preset.weights), *sorted(Path("sweeps").glob("*/winner"))]
+    won = (folder for folder in folders if (folder / "preset.yaml").exists() and _is_sweep(folder.parent))
+    found = (folder.parent for folder in won if load_model(folder / "preset.yaml").revision == preset.revision)
+    return next(found, None)
+
+
+def _scored(
+    contenders: Sequence[Contender],
+    dataset: Dataset,
+    ruler: Ruler,
+    predict: Predict,
+    openings: int | None,
+    *,
+    judged: bool,
+) -> dict[str, Any]:
+    """Rows of the baselines and the contenders; when `judged`, the verdict on the last beside the one before."""
+    rows: list[dict[str, Any]] = []
+    losses: dict[str, FloatArray] = {}
+    for about, predictions in _forecasts(contenders, dataset, ruler.windows, ruler.recipe, predict):
+        rows.append({**about, **without_nan(ruler.score(predictions))})
+        losses[about["model"]] = ruler.losses(predictions)
+    times = [ruler.panel.time(ruler.panel.series[w.series].offset + w.origin) for w in ruler.windows]
+    verdict = ruler.verdict(contenders[-1].name, contenders[-2].name, losses, openings) if judged else None
+    return {
+        "recipe": ruler.recipe.name,
+        "horizon": ruler.recipe.horizon,
+        "windows": len(ruler.windows),
+        "first_origin": min(times).isoformat(),
+        "last_origin": max(times).isoformat(),
+        "rows": rows,
+        "test_openings": openings,
+        "verdict": verdict.as_dict() if verdict else None,
+    }

@@ -1,0 +1,138 @@
+"""A model evaluated by itself: on which windows, beside what, and what a sweep counts. Forecasts are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import chronotune
+from chronotune.config.load import dump
+from chronotune.config.model import ModelPreset, Provenance, Serving
+from chronotune.config.recipe import Recipe
+from chronotune.data.panel import FloatArray, Panel, Window
+from chronotune.data.prepare import load
+from chronotune.data.windows import actuals
+from chronotune.errors import InputError
+from chronotune.metrics import EVALUATION_LEVELS
+from chronotune.scoring import Ruler
+from chronotune.standalone import evaluate_model, evaluation_of, thinned
+from chronotune.study import read
+from sweep_parts import new_study, small_recipe
+
+
+class Anybody:
+    """A worker whose models are wrong by their context length, and by a tenth of that with covariates."""
+
+    def __init__(self, _: Any) -> None:
+        pass
+
+    def predict(
+        self, _: ModelPreset, panel: Panel, windows: Sequence[Window], context: int, covariates: Sequence[str]
+    ) -> FloatArray:
+        """The truth plus an error."""
+        truth, error = actuals(panel, windows, 24), context * (0.1 if covariates else 1)
+        noise = np.random.default_rng(context).normal(1, 0.1, truth.shape)
+        return np.repeat((truth + error * noise)[:, None], len(EVALUATION_LEVELS), axis=1)
+
+
+@pytest.fixture(autouse=True)
+def nobody_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Forecasts are made up, in an empty folder."""
+    monkeypatch.setattr("chronotune.standalone.Worker", Anybody)
+    monkeypatch.chdir(tmp_path)
+
+
+def tuned(folder: Path, recipe: Recipe, context: int = 50, revision: str = "a" * 64) -> Path:
+    """A model as export writes it, without weights."""
+    folder.mkdir(parents=True)
+    fed = Serving(horizon=24, context_length=context, time="time", target="ghi", known_future=["etr"])
+    told: dict[str, Any] = {"created": "2026-01-01T00:00:00Z", "base": "b", "recipe": "r", "windows_seen": 9}
+    came = Provenance.model_validate({**told, "objective": "sql", "validation_score": 0.5, "chronotune": "0"})
+    preset = ModelPreset(name=folder.name, weights=".", revision=revision, serving=fed, provenance=came)
+    (folder / "preset.yaml").write_text(dump(preset))
+    (folder / "recipe.yaml").write_text(dump(recipe))
+    return folder
+
+
+def test_a_model_is_evaluated_without_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recipe's segments are those of other data: rows need none of them, and no tables are made."""
+    monkeypatch.setattr(Ruler, "tables", None)
+    recipe = small_recipe(evaluation={"trees": False, "segments": ["nowhere"]})
+    evaluation = evaluate_model("tiny", recipe)
+    assert [row["model"] for row in evaluation["rows"]] == ["seasonal naive (24)", "zero-shot", "zero-shot"]
+    assert (evaluation["windows"], evaluation["verdict"], evaluation["test_openings"]) == (73, None, None)
+
+
+def test_windows_are_spread_evenly() -> None:
+    """At most so many, the first and the last among them; their scores are those of these windows alone."""
+    recipe = small_recipe()
+    whole = Ruler.of_test(load(recipe), recipe)
+    part = thinned(whole, 10)
+    assert part.windows == tuple(whole.windows[row] for row in (0, 8, 16, 24, 32, 40, 48, 56, 64, 72))
+    assert part.actual.shape == (10, 24)
+    assert (part.actual[1] == whole.actual[8]).all()
+    assert thinned(whole, None) is thinned(whole, 73) is whole
+    assert thinned(whole, 1).windows == whole.windows[-1:]
+    frame = chronotune.evaluate("tiny", recipe, max_windows=10)
+    assert frame.height == 3
+    assert evaluate_model("tiny", recipe, max_windows=10)["first_origin"] == "2023-10-20T00:00:00"
+
+
+def test_a_model_is_judged_beside_zero_shot(tmp_path: Path) -> None:
+    """The recipe's model is fed what validation prefers: here covariates and the shorter context."""
+    model = tuned(tmp_path / "models" / "mine", small_recipe(), context=50)
+    evaluation = evaluate_model(model, None, against="zero-shot")
+    [_, reference, challenger] = evaluation["rows"]
+    assert (reference["model"], reference["context_length"], reference["covariates"]) == ("zero-shot", 50, "all")
+    assert challenger["model"] == "mine"
+    verdict = evaluation["verdict"]
+    assert verdict["gain"] == pytest.approx(0.0)
+    assert verdict["decision"] == "keep zero-shot"
+    assert "keep zero-shot, mine is not shown to be better" in verdict["sentence"]
+
+
+def test_two_models_are_judged(tmp_path: Path) -> None:
+    """The better of two tuned ones, and a bare one in the better of its ways."""
+    recipe = small_recipe()
+    better, worse = tuned(tmp_path / "better", recipe, 40), tuned(tmp_path / "worse", recipe, 80, "b" * 64)
+    verdict = evaluate_model(better, None, against=worse)["verdict"]
+    assert (verdict["challenger"], verdict["zero_shot"]) == ("better", "worse")
+    assert verdict["decision"] == "ship the challenger"
+    assert verdict["gain"] == pytest.approx(0.5, abs=0.05)
+    bare = evaluate_model("tiny", recipe, against=worse)
+    assert [row["covariates"] for row in bare["rows"][1:]] == ["etr", "all"]
+    with pytest.raises(InputError, match="--against: must be another model than better"):
+        evaluate_model(better, None, against=better)
+
+
+def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
+    """Its winner in its folder or exported elsewhere, on its own data; not on others, and no other model."""
+    recipe = small_recipe()
+    sweep = tmp_path / "sweeps" / "one"
+    tuned(sweep / "winner", recipe)
+    study = new_study(sweep, recipe)
+    study.note("identity", {"data": load(recipe).fingerprint[:16]})
+    exported = tuned(tmp_path / "models" / "mine", recipe)
+    assert evaluate_model(sweep / "winner", None)["test_openings"] == 1
+    evaluation = evaluate_model(exported, None, max_windows=20, against="zero-shot")
+    assert evaluation["test_openings"] == 2
+    assert "test segment opened 2 times" in evaluation["verdict"]["sentence"]
+    others = small_recipe(data={**recipe.data.model_dump(), "past_only": ["temperature", "humidity"]})
+    assert evaluate_model(exported, others)["test_openings"] is None
+    assert evaluate_model(tuned(tmp_path / "other", recipe, revision="c" * 64), None)["test_openings"] is None
+    assert len(read(sweep).attributes["test_openings"]) == 2
+
+
+def test_a_sweep_is_evaluated_on_its_own_recipe(tmp_path: Path) -> None:
+    """Another recipe, an override, fewer windows or another opponent are refused, not ignored."""
+    new_study(tmp_path)
+    for arguments in (("quickstart", ()), (None, ("horizon=4",))):
+        with pytest.raises(InputError, match="own recipe"):
+            evaluation_of(tmp_path, *arguments)
+    for how in ({"max_windows": 3}, {"against": "tiny"}):
+        with pytest.raises(InputError, match="own recipe and all test windows"):
+            evaluation_of(tmp_path, **how)
