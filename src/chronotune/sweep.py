@@ -18,7 +18,7 @@ from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
-from chronotune.finalists import Standing, champion
+from chronotune.finalists import Standing, any_lost, champion
 from chronotune.forecaster import locate
 from chronotune.identity import identity
 from chronotune.lease import Lease
@@ -137,7 +137,7 @@ def resume_sweep(
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
-        if study.attribute("ended") and not more_trials and not more_minutes:
+        if study.attribute("ended") and not more_trials and not more_minutes and not any_lost(study.read()):
             return directory
         _refuse_extension(recipe, study, more_trials, more_minutes)
         with connected(recipe.cluster):
