@@ -16,6 +16,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from chronotune.again import LastWorker
 from chronotune.cluster import gpus_per_trial, slots
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
@@ -24,7 +25,7 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError
 from chronotune.search import ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, FineTuneTrial, Worker, log_file, log_name, prune, result_of
+from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, prune, result_of
 
 log = logging.getLogger("chronotune.tuner")
 
@@ -238,17 +239,17 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
 
 class RemoteWorker:
-    """A `Worker` in a process of its own on the cluster, with a trial's resources."""
+    """A `LastWorker` in a process of its own on the cluster, with a trial's resources."""
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
         profile = assignment.recipe.cluster
-        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(Worker)
+        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(LastWorker)
         self._handle = remote.remote(assignment, threads)
 
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
     ) -> None:
-        """`Worker.export`, there."""
+        """`LastWorker.export`, there."""
         _get(self._handle.export.remote(number, point, windows_seen, folder, seed))
 
     def predict(
