@@ -38,6 +38,10 @@ class OutOfMemoryError(ChronotuneError):
     """Memory ran out, and computing fewer windows at once does not help."""
 
 
+class StorageError(ChronotuneError):
+    """The sweep's folder cannot be written, which is no fault of the trial that found out: the sweep halts."""
+
+
 class InputError(ChronotuneError):
     """The user's input is wrong (exit code 2); holds every fault found, not only the first."""
 

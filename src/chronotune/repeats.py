@@ -63,6 +63,10 @@ class FinalistSearcher(RecordedSearcher):
         self._unfinished = [repeat.number for repeat in repeats.trials if repeat.state == "running"]
         self._missing = [pair for pair in wanted if pair not in begun]
 
+    def close(self) -> None:
+        """Propose nothing more: the next driver does."""
+        self._unfinished, self._missing = [], []
+
     def wants_more(self) -> bool:
         """Whether a repeat is left to be handed out."""
         return bool(self._unfinished or self._missing)

@@ -107,6 +107,8 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
             return
         if error:
             self._study.fail(number, WORKER_LOST)
+        elif result and result.get("halts"):
+            return  # no fault of the trial's: it stays running, and the next driver goes on with it
         elif result and (reason := result.get("failed")):
             self._study.fail(number, reason)
         else:

@@ -28,7 +28,15 @@ from chronotune.start import start, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
-from chronotune.tuner import MINUTES, SPENT, RemoteWorker, minutes_of, run_tuner, terminated_like_interrupted
+from chronotune.tuner import (
+    MINUTES,
+    SPENT,
+    RemoteWorker,
+    halting_when_unwritable,
+    minutes_of,
+    run_tuner,
+    terminated_like_interrupted,
+)
 
 log = logging.getLogger("chronotune.sweep")
 
@@ -201,7 +209,8 @@ class _Sweep:
     def run(self) -> Path:
         """Search, train the finalists again, then name the winner and evaluate it."""
         self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
-        with terminated_like_interrupted(), Mirror(self.directory, self.recipe.tracking) as mirror:
+        halting = halting_when_unwritable(self.directory)
+        with terminated_like_interrupted(), halting, Mirror(self.directory, self.recipe.tracking) as mirror:
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()
