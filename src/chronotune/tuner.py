@@ -122,7 +122,8 @@ def drive(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # our recorder tells of deaths
+    for module in ("tune_controller", "experiment_state"):  # our recorder tells of deaths; snapshots are never read
+        logging.getLogger(f"ray.tune.execution.{module}").setLevel(logging.CRITICAL)
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()

@@ -141,7 +141,7 @@ FAULTS: dict[str, Fault] = {
     "winner-checkpoint": Fault("the winner's checkpoint is corrupted", _simple(world.damaged_winner)),
     "disk": Fault("disk full while a checkpoint is written", _simple(world.full_disk_at_a_checkpoint)),
     "disk-journal": Fault("disk full while the study is written", _simple(world.full_disk_at_the_journal)),
-    "mlflow": Fault("MLflow server killed, back in mid-sweep", _outage("early")),
+    "mlflow": Fault("MLflow server killed, back in mid-sweep", _outage("early"), "consistent"),
     "mlflow-late": Fault("MLflow server killed, back after the end", _outage("late")),
     "changed": Fault("resumed with other data, recipe, model", _simple(world.changed_inputs)),
     "node": Fault("a node is removed, another added", _simple(world.lost_node)),

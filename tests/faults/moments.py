@@ -27,6 +27,7 @@ class Moment:
 
 
 _LOSS = ("chronotune.finetune", "FineTuner._loss", 6)
+_LOSS_OF_TRIAL_1 = ("chronotune.finetune", "FineTuner._loss", 14)
 _DIGEST = ("chronotune.checkpoint", "sha256", 1)
 
 MOMENTS = {
@@ -51,9 +52,9 @@ MOMENTS = {
 }
 """All that end in the trials of an undisturbed sweep, resumed where the driver died."""
 
-RAISES = Moment("a trial raises", *_LOSS, "raise")
-NAN = Moment("the loss turns NaN", *_LOSS, "nan")
+RAISES = Moment("a trial raises", *_LOSS_OF_TRIAL_1, "raise")
+NAN = Moment("the loss turns NaN", *_LOSS_OF_TRIAL_1, "nan")
 LOST = Moment("worker of a finalist's repeat, thrice", *_DIGEST, "self", 3, "finalists/0000/.48.partial/state")
-THRICE = Moment("worker, in mid-step, thrice in one trial", *_LOSS, "self", 3)
+THRICE = Moment("worker, thrice in one trial", *_DIGEST, "self", 3, "0001/.16.partial/state")
 EXTENDING = Moment("driver, before an extension is noted", "chronotune.study", "Study.note", 3)
 EXTENDED = Moment("driver, just after an extension began", "chronotune.search", "_suggest", 3)

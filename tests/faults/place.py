@@ -22,7 +22,7 @@ from chronotune.study import JOURNAL, Reading, read
 INJECT = Path(__file__).parent / "inject"
 SETTINGS = (
     "budget.trials=4",
-    "budget.stuck_minutes=0.5",
+    "budget.stuck_minutes=1",
     "finalists.top=1",
     "finalists.seeds=2",
     "tracking.enabled=true",
@@ -114,6 +114,7 @@ class Place:
                 if seen(read(self.sweep)):
                     return
             time.sleep(0.05)
+        process.kill()
         raise NotAsPromisedError(f"the moment never came:\n{self.printed}")
 
     def copy_from(self, other: Place) -> Place:

@@ -21,7 +21,7 @@ from place import NotAsPromisedError, Place
 
 from chronotune.catalog import entries
 from chronotune.data.sources import solar
-from chronotune.study import JOURNAL, Reading
+from chronotune.study import JOURNAL
 
 NODE = Path(__file__).parent / "node.py"
 
@@ -97,9 +97,7 @@ def full_disk_at_a_checkpoint(place: Place) -> Story:
     """The checkpoints' disk is too small for them; the study's is not."""
     with small_disk(place.folder / "small", kib=300) as resize:
         with place.start() as process:
-            while not (place.sweep / "recipe.yaml").exists() and process.poll() is None:
-                time.sleep(0.02)
-            (place.sweep / "checkpoints").symlink_to(place.folder / "small")
+            _checkpoints_elsewhere(place, process, place.folder / "small")
             place.wait(process, 1)
         left = _halted(place)
         resize(400_000)
@@ -112,12 +110,13 @@ def full_disk_at_a_checkpoint(place: Place) -> Story:
 
 
 def full_disk_at_the_journal(place: Place) -> Story:
-    """The whole sweep lies on a disk that is full after its first result."""
+    """The study's disk is full after the first result; that of the checkpoints is not."""
+    (place.folder / "roomy").mkdir()
     with small_disk(place.sweep, kib=400_000) as resize:
         with place.start() as process:
+            _checkpoints_elsewhere(place, process, place.folder / "roomy")
             place.until(process, first_result)
-            used = shutil.disk_usage(place.sweep).used
-            resize(max(used // 1024, 4))
+            resize(max(shutil.disk_usage(place.sweep).used // 1024, 4))
             place.wait(process, 1)
         left = _halted(place)
         resize(400_000)
@@ -126,6 +125,13 @@ def full_disk_at_the_journal(place: Place) -> Story:
     place.sweep.rmdir()
     (place.folder / "copied").rename(place.sweep)
     return Story("halts with code 1, given room, resumed", (place,), left)
+
+
+def _checkpoints_elsewhere(place: Place, process: subprocess.Popen[str], folder: Path) -> None:
+    """Put the checkpoints of a sweep that begins onto another disk."""
+    while not (place.sweep / "recipe.yaml").exists() and process.poll() is None:
+        time.sleep(0.02)
+    (place.sweep / "checkpoints").symlink_to(folder)
 
 
 def _halted(place: Place) -> str:
@@ -145,12 +151,15 @@ def lost_node(place: Place) -> Story:
 def mlflow_outage(place: Place, back: str) -> Story:
     """MLflow's server dies after the first result; it comes back in mid-sweep, or after the end."""
     port = _free_port()
-    served = Place(place.folder, place.concurrent, (f"tracking.uri=http://127.0.0.1:{port}",))
+    settings = [f"tracking.uri=http://127.0.0.1:{port}"]
+    if back == "early":
+        settings.append("budget.trials=16")  # a server takes its time to start
+    served = Place(place.folder, place.concurrent, tuple(settings))
     with mlflow_server(served.folder, port) as server, served.start() as process:
         served.until(process, first_result)
         _kill_group(server)
         if back == "early":
-            served.until(process, _second_trial)
+            time.sleep(3)  # the mirror finds nobody there
             with mlflow_server(served.folder, port):
                 served.wait(process)
             return Story("goes on, catches up by itself", (place,))
@@ -160,10 +169,6 @@ def mlflow_outage(place: Place, back: str) -> Story:
     with mlflow_server(served.folder, port):
         served.run("mirror", "sweep")
     return Story("goes on and says so, `chronotune mirror` catches up", (place,))
-
-
-def _second_trial(reading: Reading) -> bool:
-    return len(reading.trials) > 1 and bool(reading.trials[1].results)
 
 
 @contextmanager
