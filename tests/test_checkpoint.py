@@ -13,7 +13,7 @@ import torch
 
 from chronotune import checkpoint
 from chronotune.checkpoint import META, STATE, WEIGHTS, Checkpoint
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 
 
 def example(value: float = 1.0) -> Checkpoint:
@@ -168,7 +168,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("torch.save", full)
-    with pytest.raises(ChronotuneError, match="No space left on device"):
+    with pytest.raises(StorageError, match="No space left on device"):
         checkpoint.write(tmp_path / "8", example())
     assert not list(tmp_path.iterdir())
 

@@ -14,7 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Finalists
-from chronotune.finalists import champion, choose, needed, plan, seeds, standings
+from chronotune.errors import WORKER_LOST
+from chronotune.finalists import any_lost, champion, choose, latest, needed, plan, seeds, standings
 from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
 from chronotune.search import BUDGET
@@ -271,3 +272,49 @@ def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
     searcher.on_trial_complete("t", {"failed": "no memory"})
     assert [(r.state, r.reason) for r in study.read().finalists] == [("failed", "no memory")]
     assert drive(study) == []
+
+
+def lose_the_first(study: Study) -> None:
+    """One driver's work: the worker of the first repeat dies once too often, the others get their full budget."""
+    second = study.finalists()
+    searcher = FinalistSearcher(study, second, plan(study.attribute("finalists")), FULL, slots=lambda: 1)
+    assert isinstance(searcher.suggest("first"), dict)
+    searcher.on_trial_complete("first", error=True)
+    while isinstance(proposal := searcher.suggest("t"), dict):
+        second.record(proposal["number"], result(FULL, 0.5 + proposal["seed"] / 10))
+        searcher.on_trial_complete("t", {BUDGET: FULL})
+
+
+def test_a_repeat_whose_worker_died_is_tried_again_by_the_next_driver(tmp_path: Path) -> None:
+    """A dead machine says nothing of a configuration: the finalist does not rank behind for it for ever."""
+    study = searched(tmp_path, 0.4, 0.5)
+    study.note("finalists", {"trials": [0, 1], "seeds": [1]})
+    lose_the_first(study)
+    reading = study.read()
+    assert [(r.of, r.seed, r.state) for r in reading.finalists] == [(0, 1, "failed"), (1, 1, "complete")]
+    assert reading.finalists[0].reason == WORKER_LOST
+    assert any_lost(reading)
+    assert [standing.trial.number for standing in standings(reading)] == [1, 0]
+    assert champion(reading) == standings(reading)[0]
+
+    [given] = drive(Study.reopen(tmp_path), until=1)
+    assert (given["number"], given["seed"]) == (2, 1)
+    assert not any_lost(read(tmp_path))
+    drive(Study.reopen(tmp_path))
+    reading = read(tmp_path)
+    assert [(r.number, r.of, r.state) for r in latest(reading.finalists)] == [(2, 0, "complete"), (1, 1, "complete")]
+    assert [standing.failures for standing in standings(reading)] == [0, 0]
+    assert drive(Study.reopen(tmp_path)) == []
+
+
+def test_what_a_lost_repeat_may_still_decide_stays_on_disk(tmp_path: Path) -> None:
+    """Its finalist ranks behind only until it is tried again; its median may then be any of the others."""
+    study = searched(tmp_path, 0.4, 0.5)
+    study.note("finalists", {"trials": [0, 1], "seeds": [1, 2]})
+    lose_the_first(study)
+    reading = study.read()
+    kept = {(r.of, r.seed) for r in reading.finalists if r.number in needed(reading) and r.state == "complete"}
+    assert kept == {(0, 2), (1, 2)}
+    drive(study)
+    reading = study.read()
+    assert len([r for r in reading.finalists if r.number in needed(reading)]) == 1

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chronotune.errors import StorageError
+from chronotune.finalists import plan
+from chronotune.repeats import FinalistSearcher
 from chronotune.search import StudySearcher, scheduler
-from chronotune.tuner import SPENT, _Recorder
-from sweep_parts import new_study, small_recipe
+from chronotune.trial import Assignment
+from chronotune.tuner import SPENT, _Recorder, halting_when_unwritable
+from sweep_parts import ask, new_study, result, small_recipe
 
 
 @pytest.mark.parametrize(("minutes", "wants_more"), [(1.0, False), (3.0, True), (None, True)])
@@ -23,3 +29,48 @@ def test_a_sweep_whose_time_was_up_asks_for_nothing_when_it_is_resumed(
     nothing: Any = None
     _Recorder(study, searcher, nothing, lambda: None, lambda: None, minutes)
     assert searcher.wants_more() is wants_more
+
+
+def test_a_full_disk_halts_the_sweep_and_fails_no_trial(tmp_path: Path) -> None:
+    """Else trial after trial would fail for nothing; the next driver goes on with the one that found out."""
+    recipe, study = small_recipe(), new_study(tmp_path)
+    study.note("zero_shot", [])
+    searcher = StudySearcher(study, recipe, scheduler(recipe), wanted=4, slots=lambda: 1)
+    nothing: Any = None
+    recorder = _Recorder(study, searcher, Assignment(recipe, nothing, tmp_path), lambda: None, lambda: None, None)
+    proposal = searcher.suggest("t")
+    assert isinstance(proposal, dict)
+    told = {"failed": "cannot write checkpoint: no space", "halts": True, "done": True}
+    recorder.on_trial_result(0, [], SimpleNamespace(config=proposal), told)
+    searcher.on_trial_complete("t", told)
+    assert isinstance(recorder.failure, StorageError)
+    assert str(recorder.failure) == f"cannot write checkpoint: no space, then `chronotune resume {tmp_path}`"
+    assert searcher.suggest("u") == searcher.FINISHED
+    assert [trial.state for trial in study.trials] == ["running"]
+
+
+def test_a_full_disk_halts_the_finalists_too(tmp_path: Path) -> None:
+    """What was not begun stays for the next driver."""
+    study = new_study(tmp_path)
+    study.record(ask(study), result(27, 0.5))
+    study.finish(0, 27)
+    wanted = plan({"trials": [0], "seeds": [1, 2, 3]})
+    searcher = FinalistSearcher(study, study.finalists(), wanted, 27, slots=lambda: 1)
+    assert isinstance(searcher.suggest("t"), dict)
+    searcher.close()
+    searcher.on_trial_complete("t", {"failed": "no space", "halts": True})
+    assert searcher.suggest("u") == searcher.FINISHED
+    assert [repeat.state for repeat in study.finalists().trials] == ["running"]
+    again = FinalistSearcher(study, study.finalists(), wanted, 27, slots=lambda: 9)
+    assert [given["seed"] for name in "abc" if isinstance(given := again.suggest(name), dict)] == [1, 2, 3]
+
+
+def test_a_study_that_cannot_be_written_halts_with_what_to_do(tmp_path: Path) -> None:
+    """Any other error stays what it is."""
+    with (
+        pytest.raises(StorageError, match=r"No space left on device; .* then `chronotune resume"),
+        halting_when_unwritable(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), halting_when_unwritable(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "No such file")

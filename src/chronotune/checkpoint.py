@@ -13,7 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,8 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint that appears complete or not at all; one already there under this name is replaced.
 
     Raises:
-        ChronotuneError: It cannot be written, or `folder` is something else than a checkpoint.
+        StorageError: It cannot be written.
+        ChronotuneError: `folder` is something else than a checkpoint.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -57,7 +58,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             meta = {**checkpoint.meta, "format": _FORMAT, "sha256": digests}
             (partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ChronotuneError(
+        raise StorageError(
             f"cannot write checkpoint {folder}: {_first_line(error)}; check rights and free space"
         ) from error
 

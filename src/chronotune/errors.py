@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+WORKER_LOST = "its worker died, or was stuck (budget.stuck_minutes), again and again; see its log"
+"""Why a trial failed that did nothing wrong itself, as far as anybody knows."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -33,6 +36,10 @@ class ChronotuneError(Exception):
 
 class OutOfMemoryError(ChronotuneError):
     """Memory ran out, and computing fewer windows at once does not help."""
+
+
+class StorageError(ChronotuneError):
+    """The sweep's folder cannot be written, which is no fault of the trial that found out: the sweep halts."""
 
 
 class InputError(ChronotuneError):

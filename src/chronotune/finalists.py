@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chronotune.config.space import Hyperparameters
+from chronotune.errors import WORKER_LOST
 from chronotune.study import FINALISTS, Reading, TrialRecord, by_score
 
 SEEDS = 2**31
@@ -24,7 +25,7 @@ class Standing:
     trial: TrialRecord
     """The searched trial; its score is the one that it was chosen for, so on average better than it deserves."""
     repeats: tuple[TrialRecord, ...]
-    """Its trainings with other seeds, by seed."""
+    """Its trainings with other seeds, by seed; of one that was tried again, the last try."""
     wanted: int
     """Seeds that it is to be trained with."""
 
@@ -88,6 +89,21 @@ def plan(chosen: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
     return [(number, seed) for seed in chosen["seeds"] for number in chosen["trials"]]
 
 
+def is_lost(repeat: TrialRecord) -> bool:
+    """Whether a repeat failed only because its worker did: a dead machine says nothing of a configuration."""
+    return repeat.state == "failed" and repeat.reason == WORKER_LOST
+
+
+def latest(repeats: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Of each trial and seed the last repeat: one that was lost is tried again by the next driver."""
+    return list({(repeat.of, repeat.seed): repeat for repeat in repeats}.values())
+
+
+def any_lost(reading: Reading) -> bool:
+    """Whether a repeat that the study wants was lost, and not yet tried again."""
+    return any(is_lost(repeat) for standing in standings(reading) for repeat in standing.repeats)
+
+
 def standings(reading: Reading) -> list[Standing]:
     """The finalists from best to worst; empty when there are none.
 
@@ -95,7 +111,7 @@ def standings(reading: Reading) -> list[Standing]:
     export, however well it does for the others.
     """
     chosen: Mapping[str, list[int]] = reading.attributes.get(FINALISTS) or {"trials": [], "seeds": []}
-    by_key = {(repeat.of, repeat.seed): repeat for repeat in reading.finalists}
+    by_key = {(repeat.of, repeat.seed): repeat for repeat in latest(reading.finalists)}
     found = [
         Standing(
             reading.trials[number],
@@ -115,9 +131,11 @@ def champion(reading: Reading) -> Standing | None:
 def needed(reading: Reading) -> set[int]:
     """Numbers of the repeats whose checkpoints an export may still ask for.
 
-    All of a finalist that has not ended, since any of them may become its median, and the median of the best that has.
+    All of a finalist that has not ended or that lost one, since any of them may become its median, and the median of
+    the best that has ended.
     """
-    found = {repeat.number for one in standings(reading) if not one.ended for repeat in one.repeats}
+    open_ones = [one for one in standings(reading) if not one.ended or any(map(is_lost, one.repeats))]
+    found = {repeat.number for one in open_ones for repeat in one.repeats}
     best = champion(reading)
     return found | ({best.median.number} if best and best.median else set())
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 
+from chronotune.finalists import latest
 from chronotune.report import conclude, finalists_table, leaderboard_table, summary
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _line(trial: TrialRecord, reading: Reading) -> str:
         chosen = reading.attributes["finalists"]
         wanted = len(chosen["trials"]) * len(chosen["seeds"])
         name = f"finalist: trial {trial.of} with seed {trial.seed}"
-        progress = f"{_done(reading.finalists)}/{wanted} trainings done"
+        progress = f"{_done(latest(reading.finalists))}/{wanted} trainings done"
     if last is None:
         return f"{name}: {state}"
     return (

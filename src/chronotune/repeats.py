@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 
 from chronotune.cluster import slots
-from chronotune.finalists import choose, needed, plan, seeds
+from chronotune.finalists import choose, is_lost, needed, plan, seeds
 from chronotune.search import RecordedSearcher
 from chronotune.study import FINALISTS, Study, TrialRecord
 from chronotune.trial import Assignment, prune_all_but
@@ -47,7 +47,7 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
 
 
 class FinalistSearcher(RecordedSearcher):
-    """Hands out the repeats that an earlier driver left running, then those that are not begun yet."""
+    """Hands out the repeats that an earlier driver left running, then those that are not begun yet or were lost."""
 
     def __init__(
         self,
@@ -59,9 +59,13 @@ class FinalistSearcher(RecordedSearcher):
     ) -> None:
         super().__init__(repeats, full_budget)
         self._searched, self._slots = searched, slots
-        begun = {(repeat.of, repeat.seed) for repeat in repeats.trials}
+        begun = {(repeat.of, repeat.seed) for repeat in repeats.trials if not is_lost(repeat)}
         self._unfinished = [repeat.number for repeat in repeats.trials if repeat.state == "running"]
         self._missing = [pair for pair in wanted if pair not in begun]
+
+    def close(self) -> None:
+        """Propose nothing more: the next driver does."""
+        self._unfinished, self._missing = [], []
 
     def wants_more(self) -> bool:
         """Whether a repeat is left to be handed out."""

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from chronotune.config.points import Values
 from chronotune.config.recipe import Recipe
+from chronotune.errors import WORKER_LOST
 from chronotune.sampler import draw, grid_in_order, imported, sampler
 from chronotune.study import Study, TrialRecord
 
@@ -105,9 +106,9 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         if number is None:
             return
         if error:
-            self._study.fail(
-                number, "its worker died, or was stuck (budget.stuck_minutes), again and again; see its log"
-            )
+            self._study.fail(number, WORKER_LOST)
+        elif result and result.get("halts"):
+            return  # no fault of the trial's: it stays running, and the next driver goes on with it
         elif result and (reason := result.get("failed")):
             self._study.fail(number, reason)
         else:

@@ -18,7 +18,7 @@ from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
-from chronotune.finalists import Standing, champion
+from chronotune.finalists import Standing, any_lost, champion
 from chronotune.forecaster import locate
 from chronotune.identity import identity
 from chronotune.lease import Lease
@@ -28,7 +28,15 @@ from chronotune.start import start, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune
-from chronotune.tuner import MINUTES, SPENT, RemoteWorker, minutes_of, run_tuner, terminated_like_interrupted
+from chronotune.tuner import (
+    MINUTES,
+    SPENT,
+    RemoteWorker,
+    halting_when_unwritable,
+    minutes_of,
+    run_tuner,
+    terminated_like_interrupted,
+)
 
 log = logging.getLogger("chronotune.sweep")
 
@@ -137,7 +145,7 @@ def resume_sweep(
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
-        if study.attribute("ended") and not more_trials and not more_minutes:
+        if study.attribute("ended") and not more_trials and not more_minutes and not any_lost(study.read()):
             return directory
         _refuse_extension(recipe, study, more_trials, more_minutes)
         with connected(recipe.cluster):
@@ -201,7 +209,8 @@ class _Sweep:
     def run(self) -> Path:
         """Search, train the finalists again, then name the winner and evaluate it."""
         self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
-        with terminated_like_interrupted(), Mirror(self.directory, self.recipe.tracking) as mirror:
+        halting = halting_when_unwritable(self.directory)
+        with terminated_like_interrupted(), halting, Mirror(self.directory, self.recipe.tracking) as mirror:
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()

@@ -29,7 +29,7 @@ from chronotune.config.space import Hyperparameters, extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import TrialData
 from chronotune.data.windows import actuals
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import FINALISTS, TrialRecord, by_score
 
@@ -291,7 +291,7 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 result = next(self._run())
             except Exception as error:  # whatever went wrong, the study gets its reason
                 log.exception("%s failed", name)
-                return {"failed": _reason(error), "done": True}
+                return {"failed": _reason(error), "halts": isinstance(error, StorageError), "done": True}
         return {**result, "number": number, "done": result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]}
 
     def _run(self) -> Iterator[dict[str, Any]]:

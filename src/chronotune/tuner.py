@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import signal
@@ -16,15 +17,16 @@ import ray
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from chronotune.again import LastWorker
 from chronotune.cluster import gpus_per_trial, slots
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, FineTuneTrial, Worker, log_file, log_name, prune, result_of
+from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, prune, result_of
 
 log = logging.getLogger("chronotune.tuner")
 
@@ -33,6 +35,8 @@ SPENT = "seconds"
 
 MINUTES = "minutes"
 """Attribute of the study: `budget.minutes` and what was added to it; absent while nothing was."""
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 MAX_WORKER_DEATHS = 2
 """How often a trial is started again from its last checkpoint when its worker dies."""
@@ -118,7 +122,8 @@ def drive(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # our recorder tells of deaths
+    for module in ("tune_controller", "experiment_state"):  # our recorder tells of deaths; snapshots are never read
+        logging.getLogger(f"ray.tune.execution.{module}").setLevel(logging.CRITICAL)
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
@@ -126,7 +131,7 @@ def drive(
         _restore(handler)
         shutil.rmtree(scratch, ignore_errors=True)
     if recorder.failure:
-        raise ChronotuneError(f"the untouched model must be scored to compare with, but: {recorder.failure}")
+        raise recorder.failure
     _raise_if_interrupted(study, searcher)
 
 
@@ -141,6 +146,24 @@ def terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def halting_when_unwritable(directory: Path) -> Iterator[None]:
+    """Tell what to do when a sweep's folder takes nothing any more: what was recorded is there, and resume goes on.
+
+    Raises:
+        StorageError: In place of an error of the disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise StorageError(
+            f"a sweep writes into its folder, but {directory} takes nothing any more: {error.strerror}; "
+            f"check rights and free space, then `chronotune resume {directory}`"
+        ) from error
 
 
 def _restore(handler: Any) -> None:
@@ -176,8 +199,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         self._study, self._searcher, self._on_record, self._tidy = study, searcher, on_record, tidy
         self._assignment, self._minutes, self._began = assignment, minutes, time.monotonic()
         self._spent_before = study.attribute(SPENT) or 0.0
-        self.failure: str | None = None
-        """Why the untouched model could not be scored: without a reference there is no sweep."""
+        self.failure: ChronotuneError | None = None
+        """Why the sweep cannot go on."""
         self._mind_the_time()  # earlier drivers may have spent it all
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,6 +213,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
             self._study.note(ZERO_SHOT, result[ZERO_SHOT])
         elif "failed" not in result:
             self._study.record(result["number"], Result(**result_of(result)))
+        elif result.get("halts"):
+            self._halt(result["failed"])
         elif ZERO_SHOT in trial.config:
             self._give_up(result["failed"])
         if not result.get("done"):  # else its end is told at once, in `on_trial_complete`
@@ -225,7 +250,13 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         return float(self._spent_before) + time.monotonic() - self._began
 
     def _give_up(self, reason: str) -> None:
-        self.failure = reason
+        """Without a reference there is no sweep."""
+        self.failure = ChronotuneError(f"the untouched model must be scored to compare with, but: {reason}")
+        self._searcher.close()
+
+    def _halt(self, reason: str) -> None:
+        """Where nothing can be written any more, trial after trial would fail for nothing."""
+        self.failure = StorageError(f"{reason}, then `chronotune resume {self._assignment.directory}`")
         self._searcher.close()
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
@@ -238,17 +269,17 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
 
 class RemoteWorker:
-    """A `Worker` in a process of its own on the cluster, with a trial's resources."""
+    """A `LastWorker` in a process of its own on the cluster, with a trial's resources."""
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
         profile = assignment.recipe.cluster
-        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(Worker)
+        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(LastWorker)
         self._handle = remote.remote(assignment, threads)
 
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
     ) -> None:
-        """`Worker.export`, there."""
+        """`LastWorker.export`, there."""
         _get(self._handle.export.remote(number, point, windows_seen, folder, seed))
 
     def predict(

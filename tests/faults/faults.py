@@ -1,230 +1,202 @@
-"""Real sweeps, killed for real: what each fault left behind, and whether the resumed sweep is whole.
+"""Real sweeps, harmed for real: what each fault left behind, and whether the sweep is whole in the end.
 
-    python tests/faults/faults.py                 the named moments, and 20 random ones: a table
-    python tests/faults/faults.py --only lock     one of them
-    python tests/faults/faults.py --random 5      fewer random ones
+    python tests/faults/faults.py                       all faults: a table
+    python tests/faults/faults.py --only lock ctrl-c    some of them
+    python tests/faults/faults.py --random 5            fewer random kills
+    python tests/faults/faults.py --json                as JSON
 
-Every sweep is compared, trial by trial, with one that nobody disturbed. The tests run the named moments.
+One trial at a time, a sweep must end as one that nobody disturbed: every trial and finalist, each result to the last
+digit, the winner's weights to the last byte. Where that cannot be (two at once, a trial that fails), it must be
+consistent: every trial exactly once, ended, none left running in study or MLflow, nothing left on disk. Exit 1 when a
+fault is not survived as promised. The tests run a few of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import os
-import random
-import signal
-import sqlite3
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chronotune.study import JOURNAL, read
+import drivers
+import world
+from judge import Outcome, Story, Verdict, outcome
+from moments import EXTENDED, EXTENDING, MOMENTS, NAN, RAISES, THRICE
+from place import NotAsPromisedError, Place, new_store
 
-HERE = Path(__file__).parent
-SETTINGS = ("budget.trials=4", "budget.stuck_minutes=0.5", "tracking.enabled=true")
-"""Of the smoke recipe, beside the number of trials side by side."""
+
+class Ground:
+    """Where the faults happen: a folder with a place for each, and with the undisturbed sweep to compare with."""
+
+    def __init__(self, folder: Path, random_kills: int = 20) -> None:
+        self.folder, self.random_kills = folder, random_kills
+
+    def place(self, name: str, concurrent: int = 1) -> Place:
+        """A new place, whose MLflow database is there already."""
+        place = Place(self.folder / name, concurrent)
+        shutil.rmtree(place.folder, ignore_errors=True)
+        place.folder.mkdir(parents=True)
+        shutil.copy(self._store, place.folder / "mlflow.db")
+        return place
+
+    def whole(self, concurrent: int = 1) -> Place:
+        """The undisturbed sweep; it is made once."""
+        return self._made(f"whole-{concurrent}", lambda name: self.place(name, concurrent), ())
+
+    def extended(self) -> Place:
+        """The undisturbed sweep, extended by a trial without being disturbed in that either."""
+        return self._made("whole-extended", self.copied, ("resume", "sweep", "--trials", "+1"))
+
+    def copied(self, name: str) -> Place:
+        """A new place with the finished, undisturbed sweep."""
+        return self.place(name).copy_from(self.whole())
+
+    def seconds(self, concurrent: int) -> float:
+        """How long an undisturbed sweep takes."""
+        return float((self.whole(concurrent).folder / "seconds").read_text())
+
+    def _made(self, name: str, begun: Callable[[str], Place], command: Sequence[str]) -> Place:
+        """The place `name` after an undisturbed command; one that a former run of this script has made will do."""
+        if (self.folder / name / "seconds").exists():
+            return Place(self.folder / name)
+        place, began = begun(name), time.monotonic()
+        place.run(*command)
+        (place.folder / "seconds").write_text(str(time.monotonic() - began))
+        return place
+
+    @functools.cached_property
+    def _store(self) -> Path:
+        if not (file := self.folder / "empty.db").exists():
+            new_store(file)
+        return file
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The call of a function, and what ends when it is reached."""
+class Fault:
+    """One row of the table."""
 
     told: str
-    module: str
-    name: str
-    call: int
-    ends: str = "driver"
-    times: int = 1
+    happen: Callable[[Ground, str], Story]
+    promise: Verdict = "identical"
+    failures: int = 0
+    extended: bool = False
+    """Whether it is compared with the extended sweep."""
 
 
-MOMENTS = {
-    "drawing": Moment("driver, while a trial's parameters are drawn", "chronotune.search", "_suggest", 11),
-    "report": Moment("driver, between checkpoint and report", "chronotune.tuner", "_Recorder.on_trial_result", 3),
-    "tell": Moment("driver, between report and tell", "chronotune.study", "Study.finish", 2),
-    "lock": Moment(
-        "driver, while it holds the journal's lock",
-        "optuna.storages.journal._file",
-        "JournalFileSymlinkLock.release",
-        40,
-    ),
-    "checkpoint": Moment("driver, inside a worker's checkpoint write", "chronotune.checkpoint", "sha256", 3),
-    "worker": Moment("worker, in mid-step, twice", "chronotune.finetune", "FineTuner._loss", 6, "self", 2),
-    "hang": Moment("worker hangs in native code", "chronotune.finetune", "FineTuner._loss", 6, "hang"),
-    "writer": Moment("worker, inside a checkpoint write", "chronotune.checkpoint", "sha256", 3, "self"),
+def _simple(happen: Callable[[Place], Story]) -> Callable[[Ground, str], Story]:
+    return lambda ground, name: happen(ground.place(name))
+
+
+def _moment(moment: Any, concurrent: int = 1) -> Callable[[Ground, str], Story]:
+    return lambda ground, name: drivers.at_moment(ground.place(name, concurrent), moment)
+
+
+def _extension(moment: Any) -> Callable[[Ground, str], Story]:
+    return lambda ground, name: drivers.an_extension(ground.copied(name), moment)
+
+
+def _random(concurrent: int) -> Callable[[Ground, str], Story]:
+    def happen(ground: Ground, name: str) -> Story:
+        return drivers.at_random(
+            ground.random_kills,
+            lambda number: ground.place(f"{name}/{number}", concurrent),
+            ground.seconds(concurrent),
+            seed=concurrent,
+        )
+
+    return happen
+
+
+def _signals(name: str) -> Callable[[Ground, str], Story]:
+    return _simple(lambda place: drivers.interrupted(place, drivers.SIGNALS[name]))
+
+
+def _outage(back: str) -> Callable[[Ground, str], Story]:
+    return _simple(lambda place: world.mlflow_outage(place, back))
+
+
+FAULTS: dict[str, Fault] = {
+    **{name: Fault(moment.told, _moment(moment)) for name, moment in MOMENTS.items()},
+    "two-at-once": Fault("the same, two trials at once", _moment(MOMENTS["report"], 2), "consistent"),
+    "thrice": Fault(THRICE.told, _moment(THRICE), "consistent", 1),
+    "lost-repeat": Fault("worker of a finalist's repeat, thrice", _simple(drivers.a_lost_repeat), "identical", 1),
+    "extending": Fault(EXTENDING.told, _extension(EXTENDING), extended=True),
+    "extended": Fault(EXTENDED.told, _extension(EXTENDED), extended=True),
+    "random-1": Fault("driver, at random, 1 trial at a time", _random(1)),
+    "random-2": Fault("driver, at random, 2 trials at a time", _random(2), "consistent"),
+    "sigterm": Fault("SIGTERM", _signals("sigterm")),
+    "ctrl-c": Fault("Ctrl-C twice", _signals("ctrl-c")),
+    "two-resumes": Fault("two processes resume one sweep", _simple(drivers.two_resumes)),
+    "nan": Fault(NAN.told, _moment(NAN), "consistent", 1),
+    "raise": Fault(RAISES.told, _moment(RAISES), "consistent", 1),
+    "torn-line": Fault("a torn journal line", _simple(world.torn_line)),
+    "checkpoints": Fault("a trial's checkpoints are corrupted", _simple(world.damaged_checkpoints)),
+    "winner-checkpoint": Fault("the winner's checkpoint is corrupted", _simple(world.damaged_winner)),
+    "disk": Fault("disk full while a checkpoint is written", _simple(world.full_disk_at_a_checkpoint)),
+    "disk-journal": Fault("disk full while the study is written", _simple(world.full_disk_at_the_journal)),
+    "mlflow": Fault("MLflow server killed, back in mid-sweep", _outage("early"), "consistent"),
+    "mlflow-late": Fault("MLflow server killed, back after the end", _outage("late")),
+    "changed": Fault("resumed with other data, recipe, model", _simple(world.changed_inputs)),
+    "node": Fault("a node is removed, another added", _simple(world.lost_node)),
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a fault left behind, and what became of the sweep."""
-
-    told: str
-    kills: int
-    left: str
-    same: bool
-    """As the undisturbed sweep: every trial, each result, to the last digit."""
-    once: bool
-    """Every trial is there exactly once, and has ended."""
-    mlflow: str
-    """Statuses of the MLflow runs."""
-
-    def __str__(self) -> str:
-        """One line of the table."""
-        verdict = "identical" if self.same else "consistent" if self.once else "BROKEN"
-        return f"{self.told:<46}{self.kills:>6}  {self.left:<34}{verdict:<12}{self.mlflow}"
-
-
-def run(place: Path, *arguments: str, fault: Moment | None = None) -> int:
-    """A command of chronotune as a process of its own; its exit code."""
-    with start(place, *arguments, fault=fault) as process:
-        return process.wait(timeout=300)
-
-
-def start(place: Path, *arguments: str, fault: Moment | None = None) -> subprocess.Popen[str]:
-    """The same, without waiting for its end; its output goes to `printed.txt`."""
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    if fault is not None:
-        told = {"module": fault.module, "name": fault.name, "call": fault.call, "ends": fault.ends}
-        environment["CHRONOTUNE_FAULT"] = json.dumps({**told, "times": fault.times, "marks": str(place)})
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(HERE / "inject"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
-    with (place / "printed.txt").open("a") as printed:
-        command = [sys.executable, "-m", "chronotune", *arguments]
-        return subprocess.Popen(command, cwd=place, env=environment, stdout=printed, stderr=printed, text=True)
-
-
-def sweep(place: Path, concurrent: int, fault: Moment | None = None) -> int:
-    """Begin a sweep in `place`; the exit code."""
-    return run(place, *command(concurrent), fault=fault)
-
-
-def command(concurrent: int) -> list[str]:
-    """What begins a sweep."""
-    settings = [*SETTINGS, f"cluster.max_concurrent={concurrent}"]
-    return ["run", "smoke", "--dir", "sweep", *[part for setting in settings for part in ("--set", setting)]]
-
-
-def table(place: Path) -> list[Any]:
-    """Everything of a sweep's trials that must not depend on what happened meanwhile."""
-    return [
-        (
-            trial.number,
-            trial.state,
-            trial.reason,
-            trial.hyperparameters,
-            [(r.windows_seen, dict(r.metrics)) for r in trial.results],
-        )
-        for trial in read(place / "sweep").trials
-    ]
-
-
-def outcome(told: str, kills: int, left: str, place: Path, whole: Sequence[Any]) -> Outcome:
-    """The ended sweep in `place` beside the undisturbed one."""
-    trials = table(place)
-    ended = all(state in ("complete", "pruned", "failed") for _, state, *_ in trials)
-    once = [number for number, *_ in trials] == list(range(len(whole))) and ended
-    return Outcome(told, kills, left, trials == list(whole), once, statuses(place))
-
-
-def statuses(place: Path) -> str:
-    """How often each status stands in the MLflow store."""
-    with closing(sqlite3.connect(place / "mlflow.db")) as store:
-        found = store.execute("select status, count(*) from runs where lifecycle_stage = 'active' group by status")
-        return ", ".join(f"{count} {status}" for status, count in sorted(found))
-
-
-def remains(place: Path) -> str:
-    """What a dead sweep has left that its next driver must see to."""
-    folder = place / "sweep"
-    found = []
-    if (folder / "lease.json").exists():
-        found.append("lease")
-    if list(folder.glob(f"{JOURNAL}.lock*")):
-        found.append("lock")
-    if list((folder / "checkpoints").glob("*/.*.partial")):
-        found.append("partial checkpoint")
-    with suppress(Exception):
-        found += [f"{sum(state == 'running' for _, state, *_ in table(place))} running"]
-    return ", ".join(found) or "nothing"
-
-
-def at(name: str, place: Path, whole: Sequence[Any], concurrent: int = 1) -> Outcome:
-    """Run a sweep with one of `MOMENTS`, and resume it if its driver died."""
-    moment = MOMENTS[name]
-    code = sweep(place, concurrent, moment)
-    kills, left = len(list(place.glob("fault-*"))), "nothing"
-    if moment.ends == "driver":
-        assert code == -signal.SIGKILL, f"{moment.told}: the driver ended with {code}, see {place}/printed.txt"
-        left = remains(place)
-        code = run(place, "resume", "sweep")
-    assert code == 0, (place / "printed.txt").read_text()
-    return outcome(moment.told, kills, left, place, whole)
-
-
-def at_random(count: int, place: Path, whole: Sequence[Any], concurrent: int, seed: int = 0) -> Outcome:
-    """Kill a sweep again and again, each time after a random time, and let it end at last."""
-    chance = random.Random(seed)
-    arguments, left = command(concurrent), set()
-    kills = 0
-    while kills < count:
-        with start(place, *arguments) as process:
-            deadline = time.monotonic() + chance.uniform(0, 20)
-            while time.monotonic() < deadline and process.poll() is None:
-                time.sleep(0.05)
-            if process.poll() is not None:
-                break  # it has ended before its time came
-            process.kill()
-        kills += 1
-        left.add(remains(place))
-        if (place / "sweep" / JOURNAL).exists() and readable(place):
-            arguments = ["resume", "sweep"]
-        else:  # killed before there was anything to resume
-            subprocess.run(["rm", "-rf", str(place / "sweep")], check=True)
-    code = run(place, *arguments)
-    assert code == 0, (place / "printed.txt").read_text()
-    return outcome(f"driver, at {kills} random moments", kills, f"{len(left)} different states", place, whole)
-
-
-def readable(place: Path) -> bool:
-    """Whether a study was begun."""
+def endure(name: str, ground: Ground) -> Outcome:
+    """Let a fault happen, and judge what is left."""
+    fault = FAULTS[name]
     try:
-        read(place / "sweep")
-    except Exception:
-        return False
-    return True
+        story = fault.happen(ground, name)
+        whole = (ground.extended() if fault.extended else ground.whole()).table()
+    except NotAsPromisedError as error:
+        return Outcome(name, fault.told, "see below", 0, "", "BROKEN", survived=False, broken=str(error))
+    except world.NotPossibleError as error:
+        return Outcome(name, fault.told, str(error), 0, "", "not run", survived=True)
+    return outcome(name, fault.told, story, fault.promise, fault.failures, whole)
+
+
+HEAD = (
+    f"{'fault':<18}{'what':<43}{'kills':>5}  {'what happened':<52}{'left behind':<36}"
+    f"{'complete/pruned/failed/running':<32}{'in the end':<12}MLflow"
+)
+
+
+def row(done: Outcome) -> str:
+    """A line of the table."""
+    states = f"{done.complete}/{done.pruned}/{done.failed}/{done.running}"
+    line = (
+        f"{done.name:<18}{done.told:<43}{done.kills:>5}  {done.happened:<52}{done.left:<36}"
+        f"{states:<32}{done.verdict:<12}{done.mlflow}"
+    )
+    return line if done.survived else f"{line}\n  NOT AS PROMISED: {done.broken}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; exit 1 when a sweep is broken."""
+    """Print the table; exit 1 when a fault was not survived as promised."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*MOMENTS, "random"], default=[*MOMENTS, "random"])
-    parser.add_argument("--random", type=int, default=20, help="random moments")
-    parser.add_argument("--concurrent", type=int, nargs="+", default=[1, 2], help="trials side by side")
+    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME")
+    parser.add_argument("--random", type=int, default=20, help="random kills, of each kind")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--keep", type=Path, help="a folder for the sweeps, which stay there; else they are removed")
     options = parser.parse_args(arguments)
-    good = True
-    for concurrent in options.concurrent:
-        with tempfile.TemporaryDirectory() as folder:
-            print(f"\n{concurrent} at once" + " " * 37 + f"{'kills':>6}  {'left behind':<34}{'afterwards':<12}MLflow")
-            (place := Path(folder) / "whole").mkdir()
-            assert sweep(place, concurrent) == 0, (place / "printed.txt").read_text()
-            whole = table(place)
-            for name in options.only:
-                (place := Path(folder) / name).mkdir()
-                if name == "random":
-                    done = at_random(options.random, place, whole, concurrent)
-                else:
-                    done = at(name, place, whole, concurrent)
-                print(done, flush=True)
-                good = good and (done.same if concurrent == 1 else done.once) and "RUNNING" not in done.mlflow
-    return 0 if good else 1
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        ground = Ground((options.keep or Path(folder)).resolve(), options.random)
+        if not options.json:
+            print(HEAD)
+        outcomes = []
+        for name in options.only:
+            outcomes.append(endure(name, ground))
+            if not options.json:
+                print(row(outcomes[-1]), flush=True)
+    if options.json:
+        print(json.dumps([asdict(done) for done in outcomes], indent=2))
+    return 0 if all(done.survived for done in outcomes) else 1
 
 
 if __name__ == "__main__":

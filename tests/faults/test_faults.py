@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
+from moments import MOMENTS
 
 import faults
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The trials of a sweep that nobody disturbs."""
-    place = tmp_path_factory.mktemp("whole")
-    assert faults.sweep(place, 1) == 0, (place / "printed.txt").read_text()
-    return faults.table(place)
+def ground(tmp_path_factory: pytest.TempPathFactory) -> faults.Ground:
+    """Where all of them happen, beside one sweep that nobody disturbs."""
+    return faults.Ground(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.parametrize("name", ["report", "lock", "checkpoint", "worker"])
-def test_a_sweep_survives(name: str, whole: list[Any], tmp_path: Path) -> None:
+def test_a_sweep_survives(name: str, ground: faults.Ground) -> None:
     """Nothing lost, nothing twice, no MLflow run left running."""
-    done = faults.at(name, tmp_path, whole)
-    assert done.kills == faults.MOMENTS[name].times
-    assert done.same, done
-    assert done.mlflow == "5 FINISHED"
+    done = faults.endure(name, ground)
+    assert done.kills == MOMENTS[name].times
+    assert done.verdict == "identical", done
+    assert (done.running, done.failed, done.mlflow) == (0, 0, "7 FINISHED")

@@ -1,9 +1,13 @@
-"""Ends processes of a sweep at a named moment. Python imports this in every process that has its folder on its path.
+"""Does harm to a sweep at a named moment. Python imports this in every process that has its folder on its path.
 
-CHRONOTUNE_FAULT says where: a JSON object with `module` and `name` of a function, `call` (which one, from 1), `ends`
-("driver", "self" for the process that calls, or "hang": it stays in native code), `times` (how often in the life of
-the sweep) and `marks`, a folder.
-A process dies by SIGKILL, before the function does anything.
+CHRONOTUNE_FAULT says where: a JSON object with `module` and `name` of a function, `call` (which one, from 1), `about`
+(only calls count whose arguments have this in their text), `ends` (what happens), `times` (how often in the life of
+the sweep) and `marks`, a folder. What happens, before the function does anything:
+
+    driver, self      the driver, or the process that calls, dies by SIGKILL
+    hang, sleep       the call does not return: inside native code that holds the interpreter's lock, or in Python
+    raise             a RuntimeError
+    nan               the function does its work, and its result is multiplied by NaN
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,13 +60,28 @@ def _patch(module: ModuleType) -> None:
     original, calls = getattr(owner, name), iter(range(1, 1_000_000))
 
     def fatal(*arguments: Any, **named: Any) -> Any:
-        if next(calls) == FAULT["call"] and _is_due():
-            if FAULT["ends"] == "hang":
-                ctypes.PyDLL(None).sleep(10**6)  # holds the interpreter's lock
-            os.kill(int(os.environ[DRIVER]) if FAULT["ends"] == "driver" else os.getpid(), signal.SIGKILL)
+        counts = not FAULT["about"] or FAULT["about"] in str(arguments)
+        if counts and next(calls) == FAULT["call"] and _is_due():
+            return _harm(lambda: original(*arguments, **named))
         return original(*arguments, **named)
 
     setattr(owner, name, fatal)
+
+
+def _harm(original: Callable[[], Any]) -> Any:
+    match FAULT["ends"]:
+        case "driver":
+            os.kill(int(os.environ[DRIVER]), signal.SIGKILL)
+            time.sleep(10**6)  # in a worker, which ends with its driver: it must not finish what was cut off
+        case "self":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            ctypes.PyDLL(None).sleep(10**6)  # holds the interpreter's lock
+        case "sleep":
+            time.sleep(10**6)
+        case "raise":
+            raise RuntimeError("planted")
+    return original() * float("nan")
 
 
 def _is_due() -> bool:

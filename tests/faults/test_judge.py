@@ -1,0 +1,114 @@
+"""What the table of faults calls identical, consistent or broken. Without Ray and training."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge import FULL_BUDGET, Outcome, Story, outcome
+from place import Place
+
+from chronotune.study import Study
+from sweep_parts import ask, new_study, result
+
+
+def ended_sweep(folder: Path, score: float = 0.5, mlflow: tuple[str, ...] = ("FINISHED",) * 4) -> Place:
+    """A sweep of three trials as one that was left alone: two complete, one stopped early."""
+    (folder / "sweep").mkdir(parents=True)
+    study = new_study(folder / "sweep")
+    study.note("trials", 3)
+    for end in (FULL_BUDGET, 16, FULL_BUDGET):
+        number = ask(study)
+        study.record(number, result(16, score + number))
+        if end > 16:
+            study.record(number, result(end, score + number - 0.1))
+        study.finish(number, FULL_BUDGET)
+    study.note("winner", {"number": 0, "score": score, "sha256": "abc"})
+    for key in ("evaluation", "ended"):
+        study.note(key, {"of": "the winner"})
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        store.execute("create table runs (status text, lifecycle_stage text)")
+        store.executemany("insert into runs values (?, 'active')", [(status,) for status in mlflow])
+        store.commit()
+    return Place(folder)
+
+
+def judged(place: Place, whole: Place, failures: int = 0) -> Outcome:
+    """The row of a fault that was to end identically."""
+    return outcome("any", "any fault", Story("killed, resumed", (place,)), "identical", failures, whole.table())
+
+
+def test_a_sweep_like_the_undisturbed_one_is_identical(tmp_path: Path) -> None:
+    """However often it was killed: times do not count."""
+    done = judged(ended_sweep(tmp_path / "one"), ended_sweep(tmp_path / "whole"))
+    assert (done.verdict, done.survived, done.broken) == ("identical", True, "")
+    assert (done.complete, done.pruned, done.failed, done.running, done.mlflow) == (2, 1, 0, 0, "4 FINISHED")
+
+
+def test_another_score_is_not_identical(tmp_path: Path) -> None:
+    """Whole, but not as promised."""
+    done = judged(ended_sweep(tmp_path / "one", score=0.5000001), ended_sweep(tmp_path / "whole"))
+    assert (done.verdict, done.survived) == ("consistent", False)
+
+
+def _another_trial(study: Study) -> None:
+    ask(study)
+
+
+def _fewer_wanted(study: Study) -> None:
+    study.note("trials", 2)
+
+
+def _no_winner(study: Study) -> None:
+    study.note("winner", None)
+
+
+def _finalist_missing(study: Study) -> None:
+    study.finalists()
+    study.note("finalists", {"trials": [0], "seeds": [1]})
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (_another_trial, "trial 3 is left running"),
+        (_fewer_wanted, "2 trials were wanted"),
+        (_no_winner, "the study has no winner"),
+        (_finalist_missing, "finalists' trainings should be"),
+    ],
+)
+def test_a_study_that_is_not_whole_is_broken(tmp_path: Path, harm: Callable[[Any], None], told: str) -> None:
+    """And the row says what is wrong with it."""
+    place = ended_sweep(tmp_path / "one")
+    harm(Study.reopen(place.sweep))
+    done = judged(place, ended_sweep(tmp_path / "whole"))
+    assert (done.verdict, done.survived) == ("BROKEN", False)
+    assert told in done.broken
+
+
+@pytest.mark.parametrize("statuses", [("FINISHED",) * 3, ("FINISHED",) * 5, ("FINISHED",) * 3 + ("RUNNING",)])
+def test_mlflow_has_each_run_once_and_ended(tmp_path: Path, statuses: tuple[str, ...]) -> None:
+    """One missing, one twice, one left running."""
+    done = judged(ended_sweep(tmp_path / "one", mlflow=statuses), ended_sweep(tmp_path / "whole"))
+    assert (done.verdict, done.survived) == ("BROKEN", False)
+    assert "MLflow should hold" in done.broken
+
+
+@pytest.mark.parametrize("name", ["lease.json", "study.journal.lock", "checkpoints/0000/.48.partial", ".tune"])
+def test_nothing_is_left_behind(tmp_path: Path, name: str) -> None:
+    """Of what only a sweep leaves that was cut off."""
+    place = ended_sweep(tmp_path / "one")
+    (place.sweep / name).mkdir(parents=True)
+    done = judged(place, ended_sweep(tmp_path / "whole"))
+    assert done.verdict == "BROKEN"
+    assert "left behind" in done.broken
+
+
+def test_a_failure_that_was_not_planned_is_not_survived(tmp_path: Path) -> None:
+    """Nor one that was planned and did not come."""
+    place, whole = ended_sweep(tmp_path / "one"), ended_sweep(tmp_path / "whole")
+    assert judged(place, whole, failures=1).verdict == "BROKEN"
