@@ -42,7 +42,7 @@ def small_recipe(weights: Path | str = "nowhere", **changes: Any) -> Recipe:
         "budget": {"trials": 4, "windows": 27},
         "early_stopping": {"grace": 3, "reduction": 3},
         "search": {"startup_trials": 2},
-        "evaluation": {"trees": False},
+        "evaluation": {"trees": False, "blends": False},
         "tracking": {"enabled": False},
         "cluster": {"name": "local"},
     }

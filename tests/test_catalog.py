@@ -41,12 +41,13 @@ def test_own_files_first(home: Path, kind: Kind) -> None:
 
 
 def test_exports_are_models(home: Path) -> None:
-    """An exported folder is a model of its own name; its recipe is no model, and a draft is nothing."""
+    """An exported folder is a model of its own name; its recipe and its members are none, and a draft is nothing."""
     export = home / "models" / "mine"
     _make(export / "preset.yaml", export / "recipe.yaml", home / "models" / ".other.draft" / "preset.yaml")
+    _make(export / "members" / "zero-shot" / "preset.yaml")
     names = [entry.name for entry in entries("model")]
     assert "mine" in names
-    assert not [name for name in names if "recipe" in name or "draft" in name or "preset" in name]
+    assert not [n for n in names if "recipe" in n or "draft" in n or "preset" in n or "members" in n]
     assert find("model", "mine") == find("model", "./models/mine").resolve() == export / "preset.yaml"
     assert find("recipe", "models/mine").resolve() == export / "recipe.yaml"
 

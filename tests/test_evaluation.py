@@ -15,11 +15,12 @@ from chronotune import sweep
 from chronotune.config.load import dump
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
+from chronotune.contenders import BEST, ZERO_SHOT, Contender
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import load, prepare, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import InputError
-from chronotune.evaluation import BEST, ZERO_SHOT, Contender, _score, evaluate_sweep
+from chronotune.evaluation import _score, evaluate_sweep
 from chronotune.metrics import EVALUATION_LEVELS
 from chronotune.results import as_dict, sweeps
 from chronotune.scoring import Ruler

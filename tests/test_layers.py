@@ -15,12 +15,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
     "config.space",
-    "pure": "data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
+    "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
     "config.faults config.resolve config.load",
-    "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained sampler search start "
-    "study trainable trees tracking.*",
-    "story": "again "
-    "compare evaluation export finalists identity repeats results serving standalone sweep train trial tuner",
+    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
+    "sampler search start study trainable trees tracking.*",
+    "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
+    "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
@@ -39,6 +39,7 @@ SIDEWAYS = {
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),
     ("forecaster", "pretrained"),
+    ("members", "forecaster"),  # a blend is several models
 }
 """Adapters know nothing of each other but for these."""
 
@@ -46,11 +47,11 @@ IMPORTERS = {
     "mlflow": "tracking.*",
     "optuna": "sampler search study",
     "ray": "cluster evaluation repeats search sweep trial tuner",
-    "torch": "attention checkpoint device finetune forecaster pretrained trainable trial",
+    "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
     "peft": "trainable",
-    "safetensors": "checkpoint pretrained",
+    "safetensors": "averaging checkpoint pretrained",
     "sklearn": "trees",
     "polars": "data.* results serving standalone",
     "yaml": "config.*",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from chronotune.data.prepare import load
 from chronotune.progress import watcher
-from chronotune.report import conclude, evaluation_table
+from chronotune.report import WIDER, conclude, evaluation_table
 from chronotune.results import sweeps
 from sweep_parts import ask, new_study, result, small_recipe
 from test_results import some_sweep
@@ -156,3 +156,38 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     assert "verdict" not in text_of(other)
     page.print(evaluation_table({**evaluation, "test_openings": 2, "verdict": None}))
     assert "opened 2 times" in text_of(page)
+
+
+def test_gains_have_intervals_and_only_one_is_a_verdict(tmp_path: Path) -> None:
+    """The table shows each contender's gain over zero-shot, and says what the blends are and what is no verdict."""
+    scores = dict.fromkeys(("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"), 0.5)
+    about = {"context_length": None, "covariates": "", "members": None, **scores}
+    gains = {"gain": 0.123, "gain_low": -0.01, "gain_high": 0.25}
+    weights = {"best": 0.7, "zero-shot": 0.3}
+    rows = [
+        {"model": "zero-shot", **about, "gain": None, "gain_low": None, "gain_high": None},
+        {"model": "best + zero-shot", **about, **gains, "members": weights},
+    ]
+    head = {"windows": 73, "horizon": 24, "first_origin": "a", "last_origin": "b", "test_openings": 1}
+    verdict = {"challenger": "best + zero-shot", "sentence": "keep zero-shot"}
+    page = console()
+    page.print(evaluation_table({**head, "rows": rows, "verdict": verdict}))
+    text = text_of(page)
+    row = next(line for line in text.splitlines() if line.startswith(" best + zero-shot") or "12.3%" in line)
+    assert row.split()[-4:] == ["+12.3%", "-1.0%", "to", "+25.0%"]
+    assert "best + zero-shot: 70% best, 30% zero-shot; weights from validation" in text
+    assert "only that of best + zero-shot, chosen on validation, is a verdict" in text
+    assert "mape" not in text
+    page.print(evaluation_table({**head, "rows": rows, "verdict": None}, width=WIDER))
+    assert "none is a verdict" in text_of(page)
+    assert "mape" in text_of(page)
+    study = some_sweep(tmp_path)
+    choice = {
+        "blends": {"best + zero-shot": weights},
+        "scores": {"best": 0.7, "best + zero-shot": 0.65},
+        "averaged": [],
+    }
+    study.note("winner", {"number": 0, "score": 0.7, "challenger": "best + zero-shot"})
+    study.note("choice", choice)
+    conclude(page := console(), tmp_path, study.read())
+    assert "exported in its place: best + zero-shot (70% best, 30% zero-shot), clearly better" in text_of(page)

@@ -63,7 +63,7 @@ def test_a_model_is_evaluated_without_the_columns(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Ruler, "tables", None)
     recipe = small_recipe(evaluation={"trees": False, "segments": ["nowhere"]})
     evaluation = evaluate_model("tiny", recipe)
-    assert [row["model"] for row in evaluation["rows"]] == ["seasonal naive (24)", "zero-shot", "zero-shot"]
+    assert [row["model"] for row in evaluation["rows"]] == ["seasonal naive (24)", "zero-shot", "zero-shot, bare"]
     assert (evaluation["windows"], evaluation["verdict"], evaluation["test_openings"]) == (73, None, None)
 
 

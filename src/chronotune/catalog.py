@@ -104,6 +104,8 @@ def _scan(kind: Kind, folder: Path) -> Iterator[Entry]:
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts) or (kind == "cluster" and inside.parts[0] == "launch"):
             continue  # unfinished exports; what Ray, Kubernetes and compose read
+        if kind == "model" and "members" in inside.parts[:-1]:
+            continue  # parts of a blend
         if path.name in _INSIDE.values():
             if path.name == _INSIDE.get(kind) and len(inside.parts) > 1:
                 yield Entry(kind, inside.parent.as_posix(), path)

@@ -1,46 +1,24 @@
-"""The final evaluator: the winner and zero-shot on the test windows, which no trial has ever received."""
+"""The final evaluator: all contenders on the test windows, which no trial has ever received."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from chronotune import baselines, trees
-from chronotune.config.load import load_model
-from chronotune.config.model import ModelPreset
+from chronotune.challenger import mixed
 from chronotune.config.recipe import Recipe
-from chronotune.config.space import extremes
-from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, load, training_scales, trial_data
+from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, forecasts, of_sweep
+from chronotune.data.panel import FloatArray
+from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.errors import InputError
 from chronotune.lease import Lease
-from chronotune.metrics import EVALUATION_LEVELS, without_nan
+from chronotune.metrics import without_nan
 from chronotune.scoring import Ruler, merged
-from chronotune.study import Reading, Study
+from chronotune.study import Study
 from chronotune.trial import Assignment, Worker
-
-Predict: TypeAlias = Callable[[ModelPreset, Panel, Sequence[Window], int, Sequence[str]], FloatArray]
-"""Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), in this process or on a worker: `Worker.predict`."""
-
-
-BEST, ZERO_SHOT = "best", "zero-shot"
-"""The pair that gets a verdict: the winner, and zero-shot in the setting that validation preferred."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A model and how it is fed."""
-
-    name: str
-    preset: ModelPreset
-    context_length: int
-    covariates: tuple[str, ...]
-    covariate_set: str
-    """The name of the covariates in the recipe, for display."""
 
 
 def evaluate_again(directory: Path) -> dict[str, Any]:
@@ -63,14 +41,17 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
 
 
 def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Dataset, predict: Predict) -> dict[str, Any]:
-    """Open the test segment, and count it, for the winner that the study already names.
+    """Open the test segment, and count it, for the challenger that the study already names.
 
     `segments.json` gets the metrics of every contender by horizon step, hour, weekday, series of a panel and column of
     `evaluation.segments`.
 
     Returns:
         What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender, the
-        verdict on the winner and the setting of zero-shot that validation preferred, and the winner's `sha256`.
+        verdict on the challenger and the setting of zero-shot that validation preferred, the challenger's name and the
+        `sha256` of its weights. A row has, beside all metrics, the objective on `validation`, the weights of a blend's
+        `members`, and the `gain` over that setting of zero-shot with its 95% interval, `gain_low` to `gain_high`: a
+        verdict only for the challenger, which alone was chosen before; null where there is none.
 
     Raises:
         InputError: A column of `evaluation.segments` is not in the data, or has too many values; nothing was opened.
@@ -78,46 +59,15 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
     ruler = Ruler.of_test(dataset, recipe)
     openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
     study.note("test_openings", openings)
-    contenders = _of_sweep(directory, study.read(), recipe)
-    scored, tables = _score(contenders, dataset, ruler, predict, len(openings))
-    evaluation = {**scored, "sha256": contenders[-1].preset.revision}
+    reading = study.read()
+    choice = reading.attributes.get("choice") or {}
+    scored, tables = _score(of_sweep(directory, reading), dataset, ruler, predict, len(openings), choice=choice)
+    winner = reading.attributes["winner"]
+    evaluation = {**scored, "sha256": winner["sha256"], "challenger": winner.get("challenger", BEST)}
     for name, content in {"evaluation": evaluation, "segments": tables}.items():
         (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     study.note("evaluation", evaluation)  # last: what is noted is not done again, so the files must be there
     return evaluation
-
-
-def _of_sweep(directory: Path, reading: Reading, recipe: Recipe) -> list[Contender]:
-    """Zero-shot as validation preferred it, zero-shot fed like the winner, and the winner from its exported files."""
-    winner = load_model(directory / "winner" / "preset.yaml")
-    best = reading.trials[reading.attributes["winner"]["number"]].hyperparameters
-    preferred = reading.zero_shot
-    assert best is not None
-    assert preferred is not None
-    settings = {
-        ZERO_SHOT: (preferred["context_length"], preferred["covariates"]),
-        "zero-shot, same inputs": (best.context_length, best.covariates),
-    }
-    if len(set(settings.values())) == 1:
-        del settings["zero-shot, same inputs"]
-    sets = recipe.data.sets
-    untouched = [Contender(name, recipe.model, context, sets[s], s) for name, (context, s) in settings.items()]
-    return [*untouched, Contender(BEST, winner, best.context_length, sets[best.covariates], best.covariates)]
-
-
-def _of_preset(preset: ModelPreset, recipe: Recipe) -> list[Contender]:
-    if preset.serving is None:
-        longest = min(max(extremes(recipe.search_space.context_length)), preset.max_context_length)
-        chosen = {recipe.data.sets[s]: s for s in ("all", "none")}
-        return [Contender(ZERO_SHOT, preset, longest, columns, s) for columns, s in chosen.items()]
-    serving = preset.serving
-    covariates = (*serving.past_only, *serving.known_future)
-    if missing := [c for c in covariates if c not in recipe.data.sets["all"]]:
-        raise InputError(
-            f"{preset.name} was trained with the covariates {', '.join(covariates)}, but the recipe {recipe.name} does "
-            f"not declare {', '.join(missing)}. Add them to data.past_only or data.known_future"
-        )
-    return [Contender(preset.name, preset, serving.context_length, covariates, ", ".join(covariates) or "none")]
 
 
 def _score(
@@ -127,58 +77,54 @@ def _score(
     predict: Predict,
     openings: int | None = None,
     *,
+    choice: Mapping[str, Any] | None = None,
     tabled: bool = True,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The evaluation, and the tables by step and segment, empty unless `tabled`; no forecasts are kept."""
-    recipe = ruler.recipe
+    recipe, choice = ruler.recipe, choice or {}
     rows: list[dict[str, Any]] = []
     losses: dict[str, FloatArray] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
-    for about, predictions in _forecasts(contenders, dataset, ruler.windows, recipe, predict):
-        rows.append({**about, **without_nan(ruler.score(predictions))})
+    segment = Segment.of_test(dataset, recipe, ruler.windows)
+    for about, predictions in _with_blends(forecasts(contenders, segment, predict), choice.get("blends", {})):
+        told = {**about, "validation": choice.get("scores", {}).get(about["model"])}
+        rows.append({**told, **without_nan(ruler.score(predictions))})
         losses[about["model"]] = ruler.losses(predictions)
         if tabled:
             tables = merged(tables, without_nan(ruler.tables(predictions)), about)
-    origins = dataset.split.test_origins
-    pair = {BEST, ZERO_SHOT} <= losses.keys()
+    origins, challenger = dataset.split.test_origins, choice.get("challenger", BEST)
     return {
         "recipe": recipe.name,
         "horizon": recipe.horizon,
         "windows": len(ruler.windows),
         "first_origin": ruler.panel.time(origins[0]).isoformat(),
         "last_origin": ruler.panel.time(origins[-1]).isoformat(),
-        "rows": rows,
+        "rows": [{**row, **_gain(ruler, row["model"], losses)} for row in rows],
         "test_openings": openings,
-        "verdict": ruler.verdict(BEST, ZERO_SHOT, losses, openings).as_dict() if pair else None,
+        "verdict": ruler.verdict(challenger, ZERO_SHOT, losses, openings).as_dict()
+        if {challenger, ZERO_SHOT} <= losses.keys()
+        else None,
     }, tables
 
 
-def _forecasts(
-    contenders: Sequence[Contender], dataset: Dataset, windows: Sequence[Window], recipe: Recipe, predict: Predict
+def _with_blends(
+    given: Iterator[tuple[dict[str, Any], FloatArray]], blends: Mapping[str, Mapping[str, float]]
 ) -> Iterator[tuple[dict[str, Any], FloatArray]]:
-    panel, horizon, levels = dataset.panel, recipe.horizon, EVALUATION_LEVELS
-    for season in recipe.data.seasons:
-        about = {"model": f"seasonal naive ({season})", "context_length": season, "covariates": "none"}
-        yield about, baselines.seasonal_naive(panel, windows, horizon=horizon, season=season, levels=levels)
-    if recipe.evaluation.trees:
-        yield {"model": "boosted trees", "context_length": None, "covariates": "all"}, _trees(dataset, windows, recipe)
-    for one in contenders:
-        about = {"model": one.name, "context_length": one.context_length, "covariates": one.covariate_set}
-        yield about, predict(one.preset, panel, windows, one.context_length, one.covariates)
+    """The given forecasts, then those that are made of them."""
+    wanted, known = {member for weights in blends.values() for member in weights}, dict[str, FloatArray]()
+    for about, predictions in given:
+        if about["model"] in wanted:
+            known[about["model"]] = predictions
+        yield {**about, "members": None}, predictions
+    for name, weights in blends.items():
+        about = {"model": name, "context_length": None, "covariates": "", "members": dict(weights)}
+        yield about, mixed(known, weights)
 
 
-def _trees(dataset: Dataset, windows: Sequence[Window], recipe: Recipe) -> FloatArray:
-    """Fitted on training and validation: nothing of the trees is chosen on validation, so a user would use it too.
-
-    Their seed is not the recipe's, which in a finalist's export is the repeat's: a baseline is the same in both.
-    """
-    return trees.forecast(
-        dataset.panel,
-        windows,
-        end=dataset.split.test_start,
-        horizon=recipe.horizon,
-        stride=recipe.stride,
-        seasons=recipe.data.seasons,
-        scales=training_scales(dataset.panel, dataset.split, recipe),
-        levels=EVALUATION_LEVELS,
-    )
+def _gain(ruler: Ruler, name: str, losses: Mapping[str, FloatArray]) -> dict[str, float | None]:
+    """The gain over zero-shot as validation preferred it, and its 95% interval; for zero-shot itself there is none."""
+    if name == ZERO_SHOT or ZERO_SHOT not in losses:
+        return {"gain": None, "gain_low": None, "gain_high": None}
+    it = ruler.compared(losses[name].sum(axis=1), losses[ZERO_SHOT].sum(axis=1))
+    gain: dict[str, float | None] = without_nan({"gain": it.gain, "gain_low": it.low, "gain_high": it.high})
+    return gain

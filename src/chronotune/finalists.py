@@ -140,6 +140,12 @@ def needed(reading: Reading) -> set[int]:
     return found | ({best.median.number} if best and best.median else set())
 
 
+def averaged(reading: Reading) -> set[int]:
+    """Numbers of the repeats whose weights may be averaged before a winner is exported: those of the best finalist."""
+    best = champion(reading)
+    return {repeat.number for repeat in best.complete} if best else set()
+
+
 def _rank(standing: Standing) -> tuple[bool, int, float, int]:
     mean = standing.mean
     return (mean is None, standing.failures, 0.0 if mean is None else mean, standing.trial.number)

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 
 from chronotune.cluster import slots
-from chronotune.finalists import choose, is_lost, needed, plan, seeds
+from chronotune.finalists import averaged, choose, is_lost, needed, plan, seeds
 from chronotune.search import RecordedSearcher
 from chronotune.study import FINALISTS, Study, TrialRecord
 from chronotune.trial import Assignment, prune_all_but
@@ -39,7 +39,8 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
 
     def tidy() -> None:
         reading = study.read()
-        prune_all_but(assignment.directory, reading.finalists, needed(reading))
+        kept = needed(reading) | (averaged(reading) if recipe.evaluation.blends else set())
+        prune_all_but(assignment.directory, reading.finalists, kept)
 
     if searcher.wants_more():
         drive(repeats, assignment, searcher, FIFOScheduler(), on_record, tidy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ COLOURS = {"zero-shot": "cyan", "complete": "green", "pruned": "yellow", "failed
 METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80")
 TO_THE_LEFT = {"state", "mode", "covariates", "model", "name", "verdict"}
 WIDE = 116
-"""Columns of a terminal from which on all columns of a table are shown."""
+"""Columns of a terminal from which on all columns of the leaderboard are shown."""
+WIDER = 138
+"""The same of an evaluation with gains."""
 
 
 def leaderboard_table(reading: Reading, rows: int | None = None, width: int = WIDE) -> Group:
@@ -95,14 +97,32 @@ def _choice(reading: Reading) -> str:
     )
 
 
+def _challenger(reading: Reading) -> str:
+    """What is exported in the winner's place, and why; empty when it is the winner itself."""
+    from chronotune.blending import composition
+
+    name = (reading.attributes.get("winner") or {}).get("challenger", "best")
+    if name == "best":
+        return ""
+    choice, objective = reading.attributes["choice"], reading.attributes["recipe"]["objective"]
+    made_of = composition(choice["blends"][name]) if name in choice["blends"] else "; ".join(choice["averaged"])
+    better, alone = choice["scores"][name], choice["scores"]["best"]
+    return (
+        f"exported in its place: {name} ({made_of}), clearly better on validation, {objective} {better:.4f} "
+        f"instead of {alone:.4f}"
+    )
+
+
 def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     """Contenders by metric on the test windows, and the verdict when a sweep was evaluated."""
+    compared = any(row.get("gain") is not None for row in evaluation["rows"])  # a model by itself has no such pair
     lines = [
         {
             "model": row["model"],
             "context": _text(row["context_length"]),
             "covariates": row["covariates"],
             **{metric: _text(row[metric], ".4g") for metric in METRICS},
+            **(_gain_cells(row) if compared else {}),
         }
         for row in evaluation["rows"]
     ]
@@ -112,9 +132,29 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     )
     if opened := evaluation["test_openings"]:
         title += f"; opened {opened} time{'' if opened == 1 else 's'}"
-    table = _table(lines, {"context", "covariates", "r2", "mape"} if width < WIDE else set())
+    hidden = {"context", "covariates", "r2", "mape"} if width < WIDE else {"r2", "mape"} if width < WIDER else set()
+    table = _table(lines, hidden if compared or width < WIDE else set())
     verdict = evaluation.get("verdict")  # sweeps of before have none
-    return Group(title, table, *([f"verdict: {verdict['sentence']}"] if verdict else []))
+    below = [*_notes(evaluation)] if compared else []
+    return Group(title, table, *below, *([f"verdict: {verdict['sentence']}"] if verdict else []))
+
+
+def _gain_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    low, high = row.get("gain_low"), row.get("gain_high")
+    interval = "" if low is None or high is None else f"{low:+.1%} to {high:+.1%}"
+    return {"gain": _text(row.get("gain"), "+.1%"), "95% interval": interval}
+
+
+def _notes(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """What the blends are made of, and what their gains are not."""
+    from chronotune.blending import composition
+
+    for row in evaluation["rows"]:
+        if row.get("members"):
+            yield f"{row['model']}: {composition(row['members'])}; weights from validation"
+    challenger = (evaluation.get("verdict") or {}).get("challenger")
+    only = f"only that of {challenger}, chosen on validation, is a verdict" if challenger else "none is a verdict"
+    yield f"gains are over the first row of zero-shot; {only}"
 
 
 def comparison_tables(comparison: Mapping[str, Any]) -> Group:
@@ -212,6 +252,8 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(table)
     if choice := _choice(reading):
         console.print(choice, highlight=False)
+    if challenger := _challenger(reading):
+        console.print(challenger, highlight=False)
     if evaluation := reading.evaluation:
         console.print(evaluation_table(evaluation, console.width))
     console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)

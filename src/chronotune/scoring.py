@@ -1,4 +1,4 @@
-"""What forecasts of the test windows are worth: scores, tables by step and segment, and losses by day."""
+"""What forecasts of some windows are worth: scores, tables by step and segment, and losses by day."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chronotune import metrics, segments
 from chronotune.config.recipe import Recipe
 from chronotune.data.labels import column_labels
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, scored_windows, training_scales
+from chronotune.data.prepare import Dataset, TrialData, scored_windows, training_scales
 from chronotune.data.sources import read
 from chronotune.data.windows import actuals
 from chronotune.metrics import EVALUATION_LEVELS
-from chronotune.significance import by_day, compare
+from chronotune.significance import Comparison, by_day, compare
 from chronotune.verdict import Verdict
 
 _DAY = timedelta(days=1)
@@ -27,7 +27,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Ruler:
-    """The test windows of a recipe; every forecast of them, on `metrics.EVALUATION_LEVELS`, is measured alike."""
+    """Windows of a recipe, of validation or test; every forecast of them on EVALUATION_LEVELS is measured alike."""
 
     recipe: Recipe
     panel: Panel
@@ -58,6 +58,13 @@ class Ruler:
         scales = by_series[[window.series for window in windows]]
         return cls(recipe, panel, windows, actuals(panel, windows, horizon), scales, columns)
 
+    @classmethod
+    def of_validation(cls, data: TrialData, recipe: Recipe, most: int | None = None) -> Ruler:
+        """The windows that trials are scored on, or `most` of them at even distances; no columns are read."""
+        windows = data.validation if most is None else tuple(data.validation[row] for row in spread(data, most))
+        scales = data.scales[[window.series for window in windows]]
+        return cls(recipe, data.panel, windows, actuals(data.panel, windows, data.horizon), scales)
+
     def score(self, predictions: FloatArray) -> dict[str, float]:
         """All metrics over all windows."""
         return metrics.score(predictions, self.actual, self.scales, EVALUATION_LEVELS)
@@ -76,11 +83,15 @@ class Ruler:
             tables[column] = segments.by_segment(*data, labels, None, EVALUATION_LEVELS)
         return tables
 
+    def by_window(self, predictions: FloatArray) -> FloatArray:
+        """Additive losses of the objective, shape (windows,)."""
+        objective = self.recipe.objective
+        return metrics.additive_losses(predictions, self.actual, self.scales, objective, EVALUATION_LEVELS)
+
     def losses(self, predictions: FloatArray) -> FloatArray:
         """Additive losses of the objective, shape (days, series): what a verdict compares."""
-        objective = self.recipe.objective
-        losses = metrics.additive_losses(predictions, self.actual, self.scales, objective, EVALUATION_LEVELS)
-        return by_day(losses, self._days(), np.array([window.series for window in self.windows]))
+        series = np.array([window.series for window in self.windows])
+        return by_day(self.by_window(predictions), self._days(), series)
 
     def _days(self) -> NDArray[np.int64]:
         """A number for the day of each window's origin."""
@@ -91,14 +102,24 @@ class Ruler:
         self, challenger: str, zero_shot: str, losses: Mapping[str, FloatArray], test_openings: int | None
     ) -> Verdict:
         """Compare two models by what `losses` returned for each."""
-        comparison = compare(
-            losses[challenger],
-            losses[zero_shot],
+        comparison = self.compared(losses[challenger], losses[zero_shot])
+        unit = "days" if self.panel.step < _DAY else "origins"
+        return Verdict(challenger, zero_shot, self.recipe.objective, comparison, unit, test_openings)
+
+    def compared(self, losses: FloatArray, reference: FloatArray) -> Comparison:
+        """Compare what `losses` returned for a model and another, or sums of both over the series."""
+        return compare(
+            losses,
+            reference,
             root=self.recipe.objective == "rmse",
             shortest=overlap(self.panel.step, self.recipe.horizon, self.recipe.stride),
         )
-        unit = "days" if self.panel.step < _DAY else "origins"
-        return Verdict(challenger, zero_shot, self.recipe.objective, comparison, unit, test_openings)
+
+
+def spread(data: TrialData, most: int) -> NDArray[np.int64]:
+    """Numbers of at most so many validation windows, at even distances."""
+    count = len(data.validation)
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 def overlap(step: timedelta, horizon: int, stride: int) -> int:

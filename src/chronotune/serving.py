@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from chronotune import forecaster
+from chronotune import members
 from chronotune.config.load import load_model
 from chronotune.config.model import ModelPreset, Serving
 from chronotune.config.recipe import DataConfig
@@ -90,8 +90,8 @@ def forecast(
         raise InputError(faults)
     for warning in (*_unshipped(model), *_doubts(preset, panel, windows, steps), *_strangers(raw, serving)):
         log.warning(warning)
-    quantiles = forecaster.predict_windows(
-        forecaster.load_model(preset),
+    quantiles = members.predict(
+        preset,
         panel,
         windows,
         context_length=serving.context_length,

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chronotune import metrics
+from chronotune.blending import composition
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, without_segments
 from chronotune.config.space import extremes
+from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, forecasts, of_preset
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import Fault, InputError
-from chronotune.evaluation import ZERO_SHOT, Contender, Predict, _forecasts, _of_preset, evaluate_again
+from chronotune.evaluation import evaluate_again
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
 from chronotune.scoring import Ruler
@@ -51,7 +53,7 @@ def evaluate(
 
     Returns:
         One row a contender: `model`, `context_length`, `covariates`, and the metrics of `metrics.score`, null where
-        there is nothing to average.
+        there is nothing to average; of a sweep also what `evaluation.evaluate_sweep` tells of each.
 
     Raises:
         InputError: A sweep is given another recipe than its own, the model needs covariates that the recipe does not
@@ -59,7 +61,8 @@ def evaluate(
     """
     import polars as pl
 
-    return pl.DataFrame(evaluation_of(model_or_sweep, recipe, max_windows=max_windows, against=against)["rows"])
+    rows = evaluation_of(model_or_sweep, recipe, max_windows=max_windows, against=against)["rows"]
+    return pl.DataFrame([{**row, "members": composition(row.get("members") or {}) or None} for row in rows])
 
 
 def evaluation_of(
@@ -120,7 +123,7 @@ def evaluate_model(
     dataset = load(loaded)
     data = trial_data(dataset, loaded)
     predict = Worker(Assignment(loaded, data, Path())).predict
-    contenders = _of_preset(preset, loaded)
+    contenders = of_preset(preset, loaded)
     if other is not None:
         challenger = _named(preferred(contenders, data, loaded, predict), preset.name)
         name = ZERO_SHOT if str(against) == ZERO_SHOT else other.name
@@ -144,7 +147,7 @@ def _named(contender: Contender, name: str) -> Contender:
 def _settings(preset: ModelPreset, recipe: Recipe, challenger: Contender) -> list[Contender]:
     """How a model may be fed: a tuned one as it was trained; another in its own ways, and like the challenger."""
     if preset.serving is not None:
-        return _of_preset(preset, recipe)
+        return of_preset(preset, recipe)
     longest = max(extremes(recipe.search_space.context_length))
     contexts = {min(context, preset.max_context_length) for context in (longest, challenger.context_length)}
     sets = {columns: name for name, columns in recipe.data.sets.items() if name in ("all", "none")}
@@ -220,7 +223,7 @@ def _scored(
     """Rows of the baselines and the contenders; when `judged`, the verdict on the last beside the one before."""
     rows: list[dict[str, Any]] = []
     losses: dict[str, FloatArray] = {}
-    for about, predictions in _forecasts(contenders, dataset, ruler.windows, ruler.recipe, predict):
+    for about, predictions in forecasts(contenders, Segment.of_test(dataset, ruler.recipe, ruler.windows), predict):
         rows.append({**about, **without_nan(ruler.score(predictions))})
         losses[about["model"]] = ruler.losses(predictions)
     times = [ruler.panel.time(ruler.panel.series[w.series].offset + w.origin) for w in ruler.windows]

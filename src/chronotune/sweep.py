@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chronotune import __version__
+from chronotune.challenger import settle
 from chronotune.cluster import connected, preflight, threads_of_one_node
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
+from chronotune.contenders import BEST
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
-from chronotune.finalists import Standing, any_lost, champion
+from chronotune.finalists import Standing, any_lost, champion, needed
 from chronotune.forecaster import locate
 from chronotune.identity import identity
 from chronotune.lease import Lease
@@ -27,7 +29,7 @@ from chronotune.search import EXTENDED, FIRST, IMPORTS
 from chronotune.start import start, within_grid
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
-from chronotune.trial import Assignment, prune
+from chronotune.trial import Assignment, prune, prune_all_but
 from chronotune.tuner import (
     MINUTES,
     SPENT,
@@ -161,7 +163,10 @@ def as_begun(recipe: Recipe) -> Recipe:
         finalists = finalists.model_copy(update={"top": 0})
     if "stuck_minutes" not in budget.model_fields_set:
         budget = budget.model_copy(update={"stuck_minutes": None})
-    return recipe.model_copy(update={"finalists": finalists, "budget": budget})
+    evaluation = recipe.evaluation
+    if "blends" not in evaluation.model_fields_set:
+        evaluation = evaluation.model_copy(update={"blends": False})
+    return recipe.model_copy(update={"finalists": finalists, "budget": budget, "evaluation": evaluation})
 
 
 def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
@@ -232,7 +237,7 @@ class _Sweep:
             )
 
     def _conclude(self) -> None:
-        """Export the winner's weights, write its name into the study, and only then open the test segment."""
+        """Export the winner, or what validation prefers to it, note it in the study, and only then open the test."""
         reading = self.study.read()
         final = champion(reading)
         if final is None and reading.finalists:
@@ -243,14 +248,17 @@ class _Sweep:
         if not self._is_written(best):
             noted = write_winner(worker, self.assignment, best, self.dataset.panel)
             self.study.note("winner", {**noted, **(_summary(final) if final else {})})
+        settle(self.directory, self.study, self.assignment, worker, self.dataset.panel)
         prune(self.directory, self.study.trials, self.recipe.budget.keep_checkpoints)
+        prune_all_but(self.directory, reading.finalists, needed(reading))
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
 
     def _is_evaluated(self) -> bool:
         """Whether these very weights have been evaluated: to look again would only give luck another chance."""
-        evaluated = (self.study.attribute("evaluation") or {}).get("sha256")
-        return evaluated is not None and evaluated == self.study.attribute("winner")["sha256"]
+        evaluation, winner = self.study.attribute("evaluation") or {}, self.study.attribute("winner")
+        same = evaluation.get("challenger", BEST) == winner.get("challenger", BEST)
+        return bool(same and evaluation.get("sha256") == winner["sha256"])
 
     def _is_written(self, best: TrialRecord) -> bool:
         """Whether an earlier driver has written this winner: its checkpoint may be gone since."""

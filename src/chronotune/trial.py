@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ray import tune
 
-from chronotune import device, finetune, forecaster, metrics
+from chronotune import device, finetune, forecaster, members, metrics
 from chronotune.checkpoint import drop_state
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
@@ -96,17 +96,16 @@ class Worker:
         context_length: int,
         covariates: Sequence[str],
     ) -> FloatArray:
-        """Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), of the base model or of an exported one."""
-        own = preset == self.assignment.recipe.model
-        return forecaster.predict_windows(
-            self.base if own else forecaster.load_model(preset).to(_device()),
-            panel,
-            windows,
-            context_length=context_length,
-            horizon=self.assignment.data.horizon,
-            covariates=covariates,
-            levels=metrics.EVALUATION_LEVELS,
-        )
+        """Quantile forecasts, shape (windows, EVALUATION_LEVELS, horizon), of the base model or an exported one."""
+        asked: dict[str, Any] = {
+            "context_length": context_length,
+            "horizon": self.assignment.data.horizon,
+            "covariates": covariates,
+            "levels": metrics.EVALUATION_LEVELS,
+        }
+        if preset == self.assignment.recipe.model:
+            return forecaster.predict_windows(self.base, panel, windows, **asked)
+        return members.predict(preset, panel, windows, device=_device(), **asked)
 
     def score(self, model: Chronos2Model, context_length: int, covariates: str) -> dict[str, float]:
         """Validation metrics of a model, in original units, on the origins that every trial is scored on."""

@@ -60,7 +60,7 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
 
     def tidy() -> None:
-        prune(assignment.directory, study.trials, recipe.budget.keep_checkpoints)
+        prune(assignment.directory, study.trials, recipe.checkpoints_at_work)
 
     drive(study, assignment, searcher, asha, on_record, tidy, minutes_of(recipe, study))
     study.note("stopped", searcher.stopped_by)

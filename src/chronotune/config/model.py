@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Self
 
-from pydantic import AwareDatetime, Field, PositiveInt
+from pydantic import AwareDatetime, Field, PositiveInt, model_validator
 
-from chronotune.config.base import Declaration, Name
+from chronotune.config.base import Breach, Declaration, Name, refuse
 
 
 class Encoding(Declaration):
@@ -32,6 +36,15 @@ class Serving(Declaration):
     encodings: dict[str, Encoding] = Field(default_factory=dict, description="Categorical covariates as numbers.")
 
 
+class Member(Declaration):
+    """One of the models whose quantiles a blend is the weighted mean of, and how it is fed."""
+
+    folder: str = Field(description="Of its own preset.yaml, below the preset's weights; '.' for those themselves.")
+    weight: float = Field(gt=0, le=1, description="Its share of the forecast; those of all members add up to 1.")
+    context_length: PositiveInt = Field(description="Past steps that it sees.")
+    covariates: list[str] = Field(default_factory=list, description="Those that it sees, past-only ones first.")
+
+
 class Provenance(Declaration):
     """Where an exported model comes from."""
 
@@ -46,6 +59,10 @@ class Provenance(Declaration):
     chronotune: str = Field(description="The version that wrote it.")
     verdict: str | None = Field(None, description="What its sweep's test windows said of it; null when not asked.")
     forced: bool = Field(False, description="Exported by --force, although the verdict is not to ship it.")
+    averaged: list[str] = Field(
+        default_factory=list,
+        description="Trainings whose mean the weights are, if not those of one; recipe.yaml trains the first again.",
+    )
 
 
 class ModelPreset(Declaration):
@@ -55,5 +72,24 @@ class ModelPreset(Declaration):
     weights: str = Field(description="A Hugging Face id, or a folder (relative to this file).")
     revision: str | None = Field(None, description="Commit of a Hugging Face id, or SHA-256 of a folder's weights.")
     max_context_length: PositiveInt = Field(8192, description="No trial may ask for a longer context.")
+    members: list[Member] = Field(
+        default_factory=list, description="Written by export: a blend, forecast by all of them; empty: one model."
+    )
     serving: Serving | None = Field(None, description="Written by export.")
     provenance: Provenance | None = Field(None, description="Written by export.")
+
+    @model_validator(mode="after")
+    def _members_make_a_whole(self) -> Self:
+        refuse(_member_breaches(self.members))
+        return self
+
+
+def _member_breaches(members: Sequence[Member]) -> Iterator[Breach]:
+    total = sum(member.weight for member in members)
+    if members and not math.isclose(total, 1, abs_tol=1e-6):
+        yield Breach(("members",), f"must have weights that add up to 1, but they make {total:g}", "Export it again")
+    for number, member in enumerate(members):
+        path = PurePosixPath(member.folder)
+        if path.is_absolute() or ".." in path.parts:
+            rule = f"must lie below the preset's weights, but is {member.folder!r}"
+            yield Breach(("members", number, "folder"), rule, "Copy the member into the folder, as export does")

@@ -91,7 +91,11 @@ class Budget(Declaration):
         description="A worker without a result for so long is taken for stuck: its process ends, and its trial goes on "
         "from its last checkpoint in another, twice at most. null: it is waited for.",
     )
-    keep_checkpoints: PositiveInt = Field(1, description="Finished trials whose best checkpoint stays on disk.")
+    keep_checkpoints: PositiveInt = Field(
+        1,
+        description="Finished trials whose best checkpoint stays on disk; until there is a winner at least 4, which "
+        "may be averaged with it, unless evaluation.blends is false.",
+    )
 
     @model_validator(mode="after")
     def _stop_inside(self) -> Self:
@@ -128,6 +132,12 @@ class EvaluationConfig(Declaration):
     """What the winner is compared with on the test windows, and how it is looked at."""
 
     trees: bool = Field(True, description="Also fit and score boosted trees, the baseline that is hardest to beat.")
+    lstm: bool = Field(False, description="Also train and score a small LSTM with a quantile head.")
+    blends: bool = Field(
+        True,
+        description="Also score the weight average of the best checkpoints and blends of forecasts, weighed on "
+        "validation. The average, or the blend of best and zero-shot, is exported where it is clearly better there.",
+    )
     segments: list[str] = Field(
         default_factory=list, description="Columns by whose values errors are told apart; they need no role."
     )
@@ -186,13 +196,18 @@ class Recipe(Declaration):
         return (*rungs, end)
 
     @property
+    def checkpoints_at_work(self) -> int:
+        """Finished trials whose best checkpoint stays until there is a winner: they may be averaged with it."""
+        return max(self.budget.keep_checkpoints, 4 if self.evaluation.blends else 1)
+
+    @property
     def stride(self) -> int:
         """Steps between possible forecast origins."""
         return self.split.stride or self.horizon
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        rules = (_unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
+        rules = (_a_blend, _unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
         breaches = [breach for rule in rules for breach in rule(self)]
         refuse([*breaches, *points_outside(self.search, self.search_space), *no_grid(self.search, self.search_space)])
         return self
@@ -244,6 +259,12 @@ def _unknown_sets(recipe: Recipe) -> Iterator[Breach]:
                 f"must name covariate sets of the recipe ({', '.join(known)}), but names {name!r}",
                 "Define it under data.covariate_sets, or leave it out",
             )
+
+
+def _a_blend(recipe: Recipe) -> Iterator[Breach]:
+    if recipe.model.members:
+        rule = f"must be one model to be fine-tuned, but {recipe.model.name} is a blend of {len(recipe.model.members)}"
+        yield Breach(("model",), rule, "Take the base that it was tuned from, or remove members from its preset.yaml")
 
 
 def _too_long_contexts(recipe: Recipe) -> Iterator[Breach]:

@@ -1,0 +1,311 @@
+"""The challenger, chosen on validation before the test segment is opened: the tuned winner, or what is made of it.
+
+The weight average of the best checkpoints and the blend of best and zero-shot use what the sweep has paid for anyway.
+They are exported in the winner's place where they are clearly better on validation. Blends with trees are weighed and
+scored beside them, but never challenge: an export holds models that the stock library loads, and trees are none.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from chronotune import averaging
+from chronotune.blending import blend, weigh
+from chronotune.checkpoint import appearing, sha256
+from chronotune.config.load import dump, load_model
+from chronotune.config.model import Member, ModelPreset
+from chronotune.contenders import (
+    AVERAGE,
+    BEST,
+    TREES,
+    ZERO_SHOT,
+    Contender,
+    Segment,
+    average_folder,
+    forecasts,
+    of_sweep,
+    tuned_folder,
+)
+from chronotune.data.panel import FloatArray, Panel, Window
+from chronotune.errors import ChronotuneError
+from chronotune.export import WEIGHTS, Exporter
+from chronotune.finalists import champion
+from chronotune.forecaster import locate
+from chronotune.scoring import Ruler, spread
+from chronotune.study import Reading, Result, Study, TrialRecord, by_score
+from chronotune.trial import Assignment
+
+log = logging.getLogger("chronotune.challenger")
+
+CLEARLY = 0.01
+"""What is weighed on validation must be better there by this share than the one training that won: it was fitted to
+these windows, and costs a second model or the recipe that trains it again."""
+MOST_AVERAGED = 8
+MOST_WINDOWS = 2000
+"""Validation windows, at even distances, on which weights are found."""
+WITH_ZERO_SHOT, WITH_TREES, STACK = f"{BEST} + {ZERO_SHOT}", f"{BEST} + trees", "stack of all"
+CHALLENGERS = (BEST, AVERAGE, WITH_ZERO_SHOT)
+"""Who may be exported, the simplest first."""
+
+
+class Models(Exporter, Protocol):
+    """A worker that forecasts and exports: `Worker`, or `RemoteWorker`."""
+
+    def predict(
+        self,
+        preset: ModelPreset,
+        panel: Panel,
+        windows: Sequence[Window],
+        context_length: int,
+        covariates: Sequence[str],
+    ) -> FloatArray:
+        """Quantile forecasts, as `contenders.Predict`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation decided; the study notes it before the test segment is opened."""
+
+    tuned: str
+    """SHA-256 of the tuned winner's weights, whose choice this is."""
+    challenger: str
+    """One of CHALLENGERS."""
+    scores: Mapping[str, float]
+    """The objective on validation by contender."""
+    blends: Mapping[str, Mapping[str, float]]
+    """For each blend the weights of its members, those of 0 left out."""
+    averaged: Sequence[str]
+    """The trainings in the weight average, the winner first; empty when none made it better."""
+
+
+def settle(directory: Path, study: Study, assignment: Assignment, worker: Models, panel: Panel) -> None:
+    """Choose the challenger of the winner that the study names, and let `winner/` hold it; both are done only once.
+
+    Args:
+        directory: The sweep's folder.
+        study: Open for writing; gets `choice`, and in `winner` what is exported.
+        assignment: What all trials share; nothing else of the data is used.
+        worker: Forecasts, and writes weights.
+        panel: For the encodings of categories.
+    """
+    winner, noted = study.attribute("winner"), study.attribute("choice")
+    tuned = winner.get("tuned", winner["sha256"])
+    if noted is None or noted["tuned"] != tuned:
+        shutil.rmtree(directory / "contenders", ignore_errors=True)
+        study.note("choice", asdict(choose(directory, study.read(), assignment, worker)))
+    if "challenger" not in winner:
+        choice = study.attribute("choice")
+        digest = _crown(directory, study.read(), panel, choice)
+        told = {"tuned": tuned, "sha256": digest, "challenger": choice["challenger"]}
+        study.note("winner", {**winner, **told})
+
+
+def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Models) -> Choice:
+    """Compare everything on the validation windows, and write the weight average into the sweep's folder.
+
+    Args:
+        directory: The sweep's folder.
+        reading: Of its study, which names the winner.
+        assignment: What all trials share.
+        worker: Forecasts, and writes weights.
+    """
+    recipe, data = assignment.recipe, assignment.data
+    tuned = reading.attributes["winner"]["sha256"]
+    if not recipe.evaluation.blends:
+        return Choice(tuned, BEST, {}, {}, ())
+    pair = [one for one in of_sweep(directory, reading) if one.name in (ZERO_SHOT, BEST)]
+    known = {
+        about["model"]: values for about, values in forecasts(pair, Segment.of_validation(data, recipe), worker.predict)
+    }
+    ruler = Ruler.of_validation(data, recipe)
+    scores = {name: ruler.score(values)[recipe.objective] for name, values in known.items()}
+    averaged = _average(directory, reading, assignment, worker, pair[-1], scores[BEST])
+    if averaged:
+        known[AVERAGE], scores[AVERAGE], names = averaged
+    blends = _blends(known, assignment)
+    scores |= {name: ruler.score(mixed(known, weights))[recipe.objective] for name, weights in blends.items()}
+    return Choice(tuned, challenger_of(scores), scores, blends, names if averaged else ())
+
+
+def challenger_of(scores: Mapping[str, float]) -> str:
+    """The best of CHALLENGERS on validation; the plain winner unless another is clearly better."""
+    others = [name for name in CHALLENGERS[1:] if name in scores]
+    best = min(others, key=lambda name: scores[name], default=BEST)
+    return best if scores[best] < (1 - CLEARLY) * scores[BEST] else BEST
+
+
+def mixed(known: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:
+    """The blend of some contenders' forecasts."""
+    return blend([known[name] for name in weights], list(weights.values()))
+
+
+def _blends(known: Mapping[str, FloatArray], assignment: Assignment) -> dict[str, dict[str, float]]:
+    """Every blend of two or more, with the weights that validation prefers."""
+    ruler = Ruler.of_validation(assignment.data, assignment.recipe, MOST_WINDOWS)
+    rows = spread(assignment.data, MOST_WINDOWS)
+    wanted = {WITH_ZERO_SHOT: (BEST, ZERO_SHOT), WITH_TREES: (BEST, TREES), STACK: tuple(known)}
+    found = {}
+    for name, members in wanted.items():
+        if all(member in known for member in members):
+            weights = weigh([known[m][rows] for m in members], lambda values: float(ruler.by_window(values).sum()))
+            found[name] = {member: weight for member, weight in zip(members, weights, strict=True) if weight}
+    return {name: weights for name, weights in found.items() if len(weights) > 1}
+
+
+def _average(
+    directory: Path, reading: Reading, assignment: Assignment, worker: Models, best: Contender, score: float
+) -> tuple[FloatArray, float, list[str]] | None:
+    """Forecasts, score and ingredients of a greedy soup, whose weights are written; None when it is the winner alone.
+
+    The winner first, then the other checkpoints from best to worst, each kept if the mean is better with it
+    (Wortsman et al. 2022, algorithm 1).
+    """
+    data, kept = assignment.data, None
+    ruler, names = Ruler.of_validation(data, assignment.recipe), [_name(_winner_record(reading))]
+    with tempfile.TemporaryDirectory(prefix=".averaging.", dir=directory) as scratch:
+        folders = [Path(best.preset.weights)]
+        for number, record in enumerate(ingredients(directory, reading)):
+            folder, mean = (Path(scratch) / f"{kind}{number}" for kind in ("one", "mean"))
+            if not _exported(worker, record, folder):
+                continue
+            mean.mkdir()
+            averaging.average([*folders, folder], mean)
+            preset = best.preset.model_copy(update={"weights": str(mean), "revision": None})
+            values = worker.predict(preset, data.panel, data.validation, best.context_length, best.covariates)
+            reached = ruler.score(values)[assignment.recipe.objective]
+            if reached < score:
+                folders, names, score, kept = [*folders, folder], [*names, _name(record)], reached, (mean, values)
+        if kept is None:
+            return None
+        _write_average(average_folder(directory), kept[0], best.preset, names, score)
+    return kept[1], score, names
+
+
+def ingredients(directory: Path, reading: Reading) -> list[TrialRecord]:
+    """Trainings whose best checkpoint is still there, from best to worst, at most as many as an average may have.
+
+    They are the repeats of the finalist that won, and the best trials of the search; the winner itself is left out.
+    """
+    final, winner = champion(reading), _winner_record(reading)
+    repeats = list(final.complete) if final else []
+    there = [
+        record
+        for record in [*repeats, *by_score(reading.trials)]
+        if record != winner and record.best is not None and _checkpoint(directory, record.best).exists()
+    ]
+    return sorted(there, key=lambda record: record.best.objective if record.best else 0.0)[: MOST_AVERAGED - 1]
+
+
+def _checkpoint(directory: Path, result: Result) -> Path:
+    return directory / "checkpoints" / str(result.attributes.get("checkpoint", "of another time"))
+
+
+def _winner_record(reading: Reading) -> TrialRecord:
+    noted: Mapping[str, Any] = reading.attributes["winner"]
+    if "seed" not in noted:
+        return reading.trials[int(noted["number"])]
+    return next(one for one in reading.finalists if (one.of, one.seed) == (noted["number"], noted["seed"]))
+
+
+def _name(record: TrialRecord) -> str:
+    assert record.best is not None
+    which = f"trial {record.number}" if record.of is None else f"trial {record.of} seed {record.seed}"
+    return f"{which} after {record.best.windows_seen} windows"
+
+
+def _exported(worker: Models, record: TrialRecord, folder: Path) -> bool:
+    """Whether a training's weights could be written; a damaged checkpoint is left out."""
+    assert record.best is not None
+    assert record.hyperparameters is not None
+    folder.mkdir()
+    try:
+        worker.export(record.number, record.hyperparameters, record.best.windows_seen, folder, record.seed)
+    except ChronotuneError as error:
+        log.warning("%s is not averaged: %s", _name(record), error)
+        return False
+    return True
+
+
+def _write_average(to: Path, weights: Path, tuned: ModelPreset, names: Sequence[str], score: float) -> None:
+    """A complete export; its recipe is the winner's."""
+    to.parent.mkdir(exist_ok=True)
+    with appearing(to) as draft:
+        shutil.copytree(weights, draft, dirs_exist_ok=True)
+        shutil.copyfile(Path(tuned.weights) / "recipe.yaml", draft / "recipe.yaml")
+        _write_preset(draft, tuned, revision=sha256(draft / WEIGHTS), provenance=_scored(tuned, score, names))
+
+
+def _scored(tuned: ModelPreset, score: float, names: Sequence[str] = ()) -> Any:
+    assert tuned.provenance is not None
+    return tuned.provenance.model_copy(update={"validation_score": score, "averaged": list(names)})
+
+
+def _write_preset(folder: Path, tuned: ModelPreset, **changes: Any) -> None:
+    preset = tuned.model_copy(update={"weights": ".", **changes})
+    (folder / "preset.yaml").write_text(dump(preset))
+
+
+def _crown(directory: Path, reading: Reading, panel: Panel, choice: Mapping[str, Any]) -> str | None:
+    """Let `winner/` hold the challenger; the SHA-256 of its weights, of a blend those of the tuned member."""
+    winner = directory / "winner"
+    contenders = {one.name: one for one in of_sweep(directory, reading)}
+    tuned = contenders[BEST].preset
+    if choice["challenger"] == AVERAGE:
+        _copied(Path(tuned.weights), tuned_folder(directory))
+        _copied(average_folder(directory), winner)
+    elif choice["challenger"] == WITH_ZERO_SHOT:
+        with appearing(winner) as draft:
+            shutil.copytree(tuned.weights, draft, dirs_exist_ok=True)
+            pair = [contenders[BEST], contenders[ZERO_SHOT]]
+            _write_blend(draft, pair, panel, choice["blends"][WITH_ZERO_SHOT], choice["scores"][WITH_ZERO_SHOT])
+    return load_model(winner / "preset.yaml").revision
+
+
+def _copied(source: Path, to: Path) -> None:
+    if source.resolve() == to.resolve():
+        return
+    to.parent.mkdir(exist_ok=True)
+    with appearing(to) as draft:
+        shutil.copytree(source, draft, dirs_exist_ok=True)
+
+
+def _write_blend(
+    folder: Path, pair: Sequence[Contender], panel: Panel, weights: Mapping[str, float], score: float
+) -> None:
+    """Put zero-shot beside the tuned weights that are in `folder`, and name both as members."""
+    best, zero_shot = pair
+    assert best.preset.serving is not None
+    base, beside = locate(zero_shot.preset), folder / "members" / ZERO_SHOT
+    beside.mkdir(parents=True, exist_ok=True)  # there already where an earlier driver was killed behind this
+    for name in (averaging.CONFIG, averaging.WEIGHTS):
+        shutil.copyfile(base / name, beside / name)
+    revision = sha256(beside / WEIGHTS)
+    (beside / "preset.yaml").write_text(
+        dump(zero_shot.preset.model_copy(update={"weights": ".", "revision": revision}))
+    )
+    shown = {*best.covariates, *zero_shot.covariates}
+    serving = best.preset.serving.model_copy(
+        update={
+            "past_only": [c for c in panel.past_only if c in shown],
+            "known_future": [c for c in panel.known_future if c in shown],
+            "encodings": {c: code for c, code in panel.encodings.items() if c in shown},
+        }
+    )
+    members = list(_members(pair, weights))
+    _write_preset(folder, best.preset, members=members, serving=serving, provenance=_scored(best.preset, score))
+
+
+def _members(pair: Sequence[Contender], weights: Mapping[str, float]) -> Iterator[Member]:
+    for one, folder in zip(pair, (".", f"members/{ZERO_SHOT}"), strict=True):
+        yield Member(
+            folder=folder,
+            weight=weights[one.name],
+            context_length=one.context_length,
+            covariates=list(one.covariates),
+        )
