@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
+<<<<<<< HEAD
     "config.space",
     "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
     "config.faults config.resolve config.load",
@@ -22,6 +23,15 @@ LAYERS = {
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress report",
+=======
+    "config.space config.storage",
+    "pure": "data data.* metrics records segments significance verdict scoring memory catalog lease config.lines "
+    "config.faults config.resolve config.load",
+    "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained sampler search start "
+    "storage study trainable trees tracking.*",
+    "story": "evaluation export finalists repeats results serving sweep train trial tuner",
+    "faces": "__init__ __main__ cli progress report",
+>>>>>>> 2575584 (The study may be kept in a database (storage: sqlite or postgresql); study.py cut into records, storage and study)
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 
@@ -29,6 +39,7 @@ SIDEWAYS = {
     ("search", "study"),  # the study is the one record that both read
     ("search", "sampler"),  # what is proposed, apart from when
     ("start", "study"),
+    ("study", "storage"),  # the record, and where it is kept
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
@@ -45,7 +56,8 @@ SIDEWAYS = {
 
 IMPORTERS = {
     "mlflow": "tracking.*",
-    "optuna": "sampler search study",
+    "optuna": "sampler search storage study",
+    "sqlalchemy": "storage",
     "ray": "cluster evaluation repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
