@@ -14,24 +14,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
-<<<<<<< HEAD
-    "config.space",
-    "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
-    "config.faults config.resolve config.load",
+    "config.space config.storage",
+    "pure": "blending data data.* metrics records segments significance verdict gate scoring memory catalog lease "
+    "config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
-    "sampler search start study trainable trees tracking.*",
+    "sampler search start storage study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress report",
-=======
-    "config.space config.storage",
-    "pure": "data data.* metrics records segments significance verdict scoring memory catalog lease config.lines "
-    "config.faults config.resolve config.load",
-    "adapters": "attention baselines checkpoint cluster device finetune forecaster pretrained sampler search start "
-    "storage study trainable trees tracking.*",
-    "story": "evaluation export finalists repeats results serving sweep train trial tuner",
-    "faces": "__init__ __main__ cli progress report",
->>>>>>> 2575584 (The study may be kept in a database (storage: sqlite or postgresql); study.py cut into records, storage and study)
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 

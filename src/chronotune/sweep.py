@@ -216,13 +216,8 @@ class _Sweep:
     def run(self) -> Path:
         """Search, train the finalists again, then name the winner and evaluate it."""
         self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
-<<<<<<< HEAD
-        halting = halting_when_unwritable(self.directory)
-        with terminated_like_interrupted(), halting, Mirror(self.directory, self.recipe.tracking) as mirror:
-=======
-        mirror = Mirror(self.directory, self.recipe.tracking)
-        with explained(self.recipe.storage), terminated_like_interrupted(), mirror:
->>>>>>> 2575584 (The study may be kept in a database (storage: sqlite or postgresql); study.py cut into records, storage and study)
+        halting, mirror = halting_when_unwritable(self.directory), Mirror(self.directory, self.recipe.tracking)
+        with explained(self.recipe.storage), terminated_like_interrupted(), halting, mirror:
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()
