@@ -54,11 +54,11 @@ POINT = Hyperparameters(
 )
 
 
-def new_study(directory: Path, recipe: Recipe | None = None) -> Study:
-    """An empty study in `directory`, as a sweep begins it."""
+def new_study(directory: Path, recipe: Recipe | None = None, url: str | None = None) -> Study:
+    """An empty study in `directory`, or in the database at `url`, as a sweep begins it."""
     recipe = recipe or small_recipe()
     attributes = {"recipe": recipe.model_dump(mode="json"), "identity": {"data": "1"}, "trials": recipe.budget.trials}
-    return Study.create(directory, "small", attributes)
+    return Study.create(directory, "small", attributes, url)
 
 
 def any_point(trial: optuna.Trial) -> Hyperparameters:

@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
-    "config.space",
-    "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
-    "config.faults config.resolve config.load",
+    "config.space config.storage",
+    "pure": "blending data data.* metrics records segments significance verdict gate scoring memory catalog lease "
+    "config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
-    "sampler search start study trainable trees tracking.*",
+    "sampler search start storage study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress report",
@@ -29,6 +29,7 @@ SIDEWAYS = {
     ("search", "study"),  # the study is the one record that both read
     ("search", "sampler"),  # what is proposed, apart from when
     ("start", "study"),
+    ("study", "storage"),  # the record, and where it is kept
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
@@ -45,7 +46,8 @@ SIDEWAYS = {
 
 IMPORTERS = {
     "mlflow": "tracking.*",
-    "optuna": "sampler search study",
+    "optuna": "sampler search storage study",
+    "sqlalchemy": "storage",
     "ray": "cluster evaluation repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",

@@ -144,7 +144,7 @@ def pinned(recipe: Recipe) -> Recipe:
 def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits: Splits = ()) -> Recipe:
     """The recipe of one configuration: the space holds constants, training ends where this one did, none is repeated.
 
-    The address of the sweep's tracking stays behind: it belongs to the place, and may hold a secret.
+    The addresses of the sweep's tracking and study stay behind: they belong to the place, and may hold a secret.
     """
     kept = [(step, windows) for step, windows in splits]
     unsplit = kept in ([], [(0, point.windows)])  # as the space has it
@@ -156,7 +156,7 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits:
     nothing = {"enqueue": [], "vendor_defaults": False, "warm_start": []}
     search = recipe.search.model_copy(update=nothing)  # one point leaves nothing to search
     parts = {"budget": budget, "search_space": space, "search": search, "tracking": tracking, "finalists": finalists}
-    return recipe.model_copy(update=parts)
+    return recipe.model_copy(update={**parts, "storage": None})
 
 
 def export_winner(directory: str | Path, to: str | Path, force: bool = False) -> Path:

@@ -10,7 +10,7 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.finalists import Standing, standings
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
-from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, read
+from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, is_sweep, read
 
 if TYPE_CHECKING:
     import polars as pl
@@ -169,8 +169,7 @@ def sweeps(root: Path) -> list[dict[str, Any]]:
 
     The score is the best trial's; once finalists have decided, the winner's mean over its seeds.
     """
-    found = [journal.parent for journal in sorted(root.glob(f"*/{JOURNAL}"))]
-    return [_about(directory) for directory in found]
+    return [_about(directory) for directory in sorted(root.glob("*")) if is_sweep(directory)]
 
 
 def _about(directory: Path) -> dict[str, Any]:
@@ -250,7 +249,7 @@ def refuse_removal(directory: Path) -> None:
     Raises:
         InputError: It is no sweep, or somebody drives it.
     """
-    if not (directory / JOURNAL).exists():
+    if not is_sweep(directory):
         raise InputError(
             f"{directory}: only a sweep is removed, but this folder holds no {JOURNAL}. See `chronotune ls`"
         )

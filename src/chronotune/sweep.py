@@ -27,6 +27,7 @@ from chronotune.lease import Lease
 from chronotune.repeats import run_finalists
 from chronotune.search import EXTENDED, FIRST, IMPORTS
 from chronotune.start import start, within_grid
+from chronotune.storage import explained, refuse_taken
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
 from chronotune.trial import Assignment, prune, prune_all_but
@@ -81,10 +82,11 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
     attributes = _attributes(recipe, dataset, data)
     with connected(recipe.cluster):
         preflight(recipe, directory)
+        refuse_taken(recipe.storage, directory.name)
         _make(directory)
         with Lease(directory):
             (directory / "recipe.yaml").write_text(dump_recipe(recipe))
-            study = Study.create(directory, directory.name, attributes)
+            study = Study.create(directory, directory.name, attributes, recipe.storage)
             return _Sweep(directory, recipe, dataset, data, study, watcher).run()
 
 
@@ -214,8 +216,8 @@ class _Sweep:
     def run(self) -> Path:
         """Search, train the finalists again, then name the winner and evaluate it."""
         self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
-        halting = halting_when_unwritable(self.directory)
-        with terminated_like_interrupted(), halting, Mirror(self.directory, self.recipe.tracking) as mirror:
+        halting, mirror = halting_when_unwritable(self.directory), Mirror(self.directory, self.recipe.tracking)
+        with explained(self.recipe.storage), terminated_like_interrupted(), halting, mirror:
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()

@@ -12,6 +12,7 @@ from chronotune.config.cluster import ClusterProfile
 from chronotune.config.model import ModelPreset
 from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
+from chronotune.config.storage import bad_storage
 
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
 
@@ -177,6 +178,11 @@ class Recipe(Declaration):
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
     cluster: ClusterProfile = Field(description="Where the trials run.")
+    storage: str | None = Field(
+        None,
+        description="The database that keeps the study: sqlite:///FILE.db, or postgresql+psycopg://USER@HOST/NAME, its "
+        "password as ${VARIABLE} or in PGPASSWORD. null: study.journal in the sweep's folder.",
+    )
 
     @property
     def grace(self) -> int:
@@ -209,6 +215,7 @@ class Recipe(Declaration):
     def _parts_fit(self) -> Self:
         rules = (_a_blend, _unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
         breaches = [breach for rule in rules for breach in rule(self)]
+        breaches += bad_storage(self.storage)
         refuse([*breaches, *points_outside(self.search, self.search_space), *no_grid(self.search, self.search_space)])
         return self
 
