@@ -157,6 +157,19 @@ class Tracking(Declaration):
     enabled: bool = Field(True, description="false: nothing is sent to MLflow.")
     uri: str | None = Field(None, description="A tracking server; null: MLflow's own default in this folder.")
     experiment: str = Field("chronotune", description="MLflow experiment that the run goes to.")
+    registry: Name | None = Field(
+        None, description="Model in MLflow's registry that gets a version when the verdict ships the winner."
+    )
+    upload_weights: bool = Field(
+        False, description="Such a version holds the weights too, not only their place and SHA-256."
+    )
+
+    @model_validator(mode="after")
+    def _weights_need_a_registry(self) -> Self:
+        if self.upload_weights and self.registry is None:
+            rule = "sends the weights along with a registered version, but tracking.registry names no model"
+            refuse([Breach(("upload_weights",), rule, "Set tracking.registry, or leave it out")])
+        return self
 
 
 class Recipe(Declaration):
