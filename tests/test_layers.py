@@ -21,7 +21,7 @@ LAYERS = {
     "sampler search start storage study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
-    "faces": "__init__ __main__ cli commands.* progress report",
+    "faces": "__init__ __main__ cli commands.* progress pyfunc report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 
@@ -45,7 +45,7 @@ SIDEWAYS = {
 """Adapters know nothing of each other but for these."""
 
 IMPORTERS = {
-    "mlflow": "tracking.*",
+    "mlflow": "tracking.* pyfunc",
     "optuna": "sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster evaluation repeats search sweep trial tuner",
@@ -55,7 +55,7 @@ IMPORTERS = {
     "peft": "trainable",
     "safetensors": "averaging checkpoint pretrained",
     "sklearn": "trees",
-    "polars": "data.* results serving standalone",
+    "polars": "data.* pyfunc results serving standalone",
     "yaml": "config.*",
     "typer": "cli commands.*",
     "rich": "cli commands.* progress report",

@@ -20,6 +20,7 @@ from chronotune.lease import is_alive, read_holder
 from chronotune.study import Reader, read
 from chronotune.tracking.address import masked, resolve_uri
 from chronotune.tracking.content import SWEEP, artifacts_of, runs_of, sweep_id
+from chronotune.tracking.registry import Registry
 from chronotune.tracking.runs import Runs, prepare_environment, quiet
 
 log = logging.getLogger("chronotune.tracking")
@@ -153,7 +154,7 @@ class _Copier:
     def __init__(self, directory: Path, tracking: Tracking, reader: Reader | None = None) -> None:
         self._directory, self._experiment, self._uri = directory.resolve(), tracking.experiment, resolve_uri(tracking)
         prepare_environment()
-        self._reader = reader
+        self._reader, self._tracking = reader, tracking
         self._runs: Runs | None = None
         self._points = 0
         self._trouble: str | None = "nothing was written yet"
@@ -199,7 +200,9 @@ class _Copier:
     def _copy(self, driven: bool) -> None:
         self._reader = self._reader or Reader(self._directory)
         reading = self._reader.read()
-        self._runs = self._runs or Runs(self._uri, self._experiment, sweep_id(reading))
+        if self._runs is None:
+            self._runs = Runs(self._uri, self._experiment, sweep_id(reading))
+            self._registry = Registry(self._runs, self._tracking)
         *children, parent = runs_of(reading, self._directory, driven)
         with quiet():
             self._runs.adopt(parent)
@@ -208,6 +211,7 @@ class _Copier:
                     return
                 self._points += self._runs.bring(run)
             self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
+            self._registry.publish(reading, self._directory)
 
 
 def _reason(error: BaseException) -> str:
