@@ -17,8 +17,8 @@ LAYERS = {
     "config.space",
     "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
     "config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
-    "sampler search start study trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster gauges lstm members "
+    "pretrained sampler search start stores study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress report",
@@ -29,6 +29,9 @@ SIDEWAYS = {
     ("search", "study"),  # the study is the one record that both read
     ("search", "sampler"),  # what is proposed, apart from when
     ("start", "study"),
+    ("gauges", "study"),
+    ("stores", "checkpoint"),
+    ("stores", "study"),
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
@@ -46,7 +49,7 @@ SIDEWAYS = {
 IMPORTERS = {
     "mlflow": "tracking.*",
     "optuna": "sampler search study",
-    "ray": "cluster evaluation repeats search sweep trial tuner",
+    "ray": "cluster evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
@@ -54,6 +57,7 @@ IMPORTERS = {
     "safetensors": "averaging checkpoint pretrained",
     "sklearn": "trees",
     "polars": "data.* results serving standalone",
+    "pyarrow": "stores",
     "yaml": "config.*",
     "typer": "cli commands.*",
     "rich": "cli commands.* progress report",

@@ -108,12 +108,13 @@ def rm(
 
     Example: `chronotune rm sweeps/quickstart-20261124-101500 --checkpoints`
     """
-    from chronotune.results import refuse_removal, remove, size_of
+    from chronotune.results import elsewhere, refuse_removal, remove, size_of
 
     refuse_removal(directory)
     what = directory / "checkpoints" if checkpoints else directory
     if not yes:
-        typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB)?", abort=True)
+        also = f" and {place}" if (place := elsewhere(directory)) else ""
+        typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB){also}?", abort=True)
     remove(directory, only_checkpoints=checkpoints)
 
 
