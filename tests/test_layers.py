@@ -17,8 +17,8 @@ LAYERS = {
     "config.space config.storage",
     "pure": "blending data data.* metrics records segments significance verdict gate scoring memory catalog lease "
     "config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
-    "sampler search start storage study trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster gauges lstm members "
+    "pretrained sampler search start storage stores study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress pyfunc report",
@@ -30,6 +30,9 @@ SIDEWAYS = {
     ("search", "sampler"),  # what is proposed, apart from when
     ("start", "study"),
     ("study", "storage"),  # the record, and where it is kept
+    ("gauges", "study"),
+    ("stores", "checkpoint"),
+    ("stores", "study"),
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
@@ -48,7 +51,7 @@ IMPORTERS = {
     "mlflow": "tracking.* pyfunc",
     "optuna": "sampler search storage study",
     "sqlalchemy": "storage",
-    "ray": "cluster evaluation repeats search sweep trial tuner",
+    "ray": "cluster evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
@@ -56,6 +59,7 @@ IMPORTERS = {
     "safetensors": "averaging checkpoint pretrained",
     "sklearn": "trees",
     "polars": "data.* pyfunc results serving standalone",
+    "pyarrow": "stores",
     "yaml": "config.*",
     "typer": "cli commands.*",
     "rich": "cli commands.* progress report",

@@ -38,6 +38,7 @@ from chronotune.export import WEIGHTS, Exporter
 from chronotune.finalists import champion
 from chronotune.forecaster import locate
 from chronotune.scoring import Ruler, spread
+from chronotune.stores import Store
 from chronotune.study import Reading, Result, Study, TrialRecord, by_score
 from chronotune.trial import Assignment
 
@@ -170,7 +171,7 @@ def _average(
     ruler, names = Ruler.of_validation(data, assignment.recipe), [_name(_winner_record(reading))]
     with tempfile.TemporaryDirectory(prefix=".averaging.", dir=directory) as scratch:
         folders = [Path(best.preset.weights)]
-        for number, record in enumerate(ingredients(directory, reading)):
+        for number, record in enumerate(ingredients(assignment.store, reading)):
             folder, mean = (Path(scratch) / f"{kind}{number}" for kind in ("one", "mean"))
             if not _exported(worker, record, folder):
                 continue
@@ -187,7 +188,7 @@ def _average(
     return kept[1], score, names
 
 
-def ingredients(directory: Path, reading: Reading) -> list[TrialRecord]:
+def ingredients(store: Store, reading: Reading) -> list[TrialRecord]:
     """Trainings whose best checkpoint is still there, from best to worst, at most as many as an average may have.
 
     They are the repeats of the finalist that won, and the best trials of the search; the winner itself is left out.
@@ -197,13 +198,14 @@ def ingredients(directory: Path, reading: Reading) -> list[TrialRecord]:
     there = [
         record
         for record in [*repeats, *by_score(reading.trials)]
-        if record != winner and record.best is not None and _checkpoint(directory, record.best).exists()
+        if record != winner and record.best is not None and _is_there(store, record.best)
     ]
     return sorted(there, key=lambda record: record.best.objective if record.best else 0.0)[: MOST_AVERAGED - 1]
 
 
-def _checkpoint(directory: Path, result: Result) -> Path:
-    return directory / "checkpoints" / str(result.attributes.get("checkpoint", "of another time"))
+def _is_there(store: Store, result: Result) -> bool:
+    trial, _, windows_seen = str(result.attributes.get("checkpoint", "of/another time")).rpartition("/")
+    return windows_seen in map(str, store.complete(trial))
 
 
 def _winner_record(reading: Reading) -> TrialRecord:

@@ -10,6 +10,7 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.finalists import Standing, standings
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
+from chronotune.stores import store_at
 from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, is_sweep, read
 
 if TYPE_CHECKING:
@@ -238,9 +239,21 @@ def remove(directory: Path, *, only_checkpoints: bool = False) -> None:
         InputError: It is no sweep, or somebody drives it.
     """
     refuse_removal(directory)
+    if place := elsewhere(directory):
+        store_at(place).remove("")
     target = directory / "checkpoints" if only_checkpoints else directory
     if target.exists():
         shutil.rmtree(target)
+
+
+def elsewhere(directory: Path) -> str | None:
+    """Where a sweep's checkpoints are, if not in its folder."""
+    try:
+        recipe = read(directory).attributes["recipe"]
+    except InputError:  # never begun
+        return None
+    place: str | None = recipe["cluster"].get("checkpoints")
+    return place
 
 
 def refuse_removal(directory: Path) -> None:

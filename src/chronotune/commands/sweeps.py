@@ -108,14 +108,15 @@ def rm(
 
     Example: `chronotune rm sweeps/quickstart-20261124-101500 --checkpoints`
     """
-    from chronotune.results import refuse_removal, remove, size_of
+    from chronotune.results import elsewhere, refuse_removal, remove, size_of
     from chronotune.storage import left_behind
 
     refuse_removal(directory)
     stays = None if checkpoints else left_behind(directory)
     what = directory / "checkpoints" if checkpoints else directory
     if not yes:
-        typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB)?", abort=True)
+        also = f" and {place}" if (place := elsewhere(directory)) else ""
+        typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB){also}?", abort=True)
     remove(directory, only_checkpoints=checkpoints)
     if stays:
         typer.echo(stays)

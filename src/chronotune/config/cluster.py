@@ -23,6 +23,12 @@ class ClusterProfile(Declaration):
         None, description="GPUs of one trial; fractions such as 0.5 share one; null: 1 where there are GPUs, else 0."
     )
     max_concurrent: PositiveInt | None = Field(None, description="Trials at a time; null: as many as fit.")
+    checkpoints: str | None = Field(
+        None,
+        description="Where each sweep gets a folder for its checkpoints: a path that all nodes see, or "
+        "s3://BUCKET/PREFIX, with ?endpoint_override=HOST:PORT&scheme=http for a store of your own; null: the sweep's "
+        "folder. Credentials come from each node's environment.",
+    )
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
@@ -32,6 +38,7 @@ class ClusterProfile(Declaration):
 
 def _breaches(profile: ClusterProfile) -> Iterator[Breach]:
     yield from _address_breaches(profile)
+    yield from _place_breaches(profile.checkpoints or "")
     gpus = profile.gpus_per_trial or 0
     if gpus > 1 and gpus != int(gpus):
         yield Breach(
@@ -58,3 +65,13 @@ def _address_breaches(profile: ClusterProfile) -> Iterator[Breach]:
             f"must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is {profile.address}",
             "Run chronotune on a node of the cluster with address: auto",
         )
+
+
+def _place_breaches(place: str) -> Iterator[Breach]:
+    scheme, mark, rest = place.partition("://")
+    if mark and scheme != "s3":
+        rule = f"must be a path or an address that begins with s3://, but is of {scheme}://"
+        yield Breach(("checkpoints",), rule, "Most object stores have an S3 endpoint: ?endpoint_override=HOST:PORT")
+    elif mark and "@" in rest.partition("/")[0]:  # not shown: it would be in logs and studies
+        rule = "must hold no credentials, but has some before the @"
+        yield Breach(("checkpoints",), rule, "Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on each node")

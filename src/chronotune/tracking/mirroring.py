@@ -35,6 +35,8 @@ class MirrorReport:
     """The tracking URI without credentials; None when tracking is off."""
     points: int = 0
     """Metric values that this mirror wrote."""
+    results: int | None = None
+    """How many results of trials MLflow has, as far as this mirror knows; None when tracking is off."""
     trouble: str | None = None
     """Why MLflow lacks part of the sweep, and what helps, in one line; None when it has everything."""
 
@@ -156,7 +158,7 @@ class _Copier:
         prepare_environment()
         self._reader, self._tracking = reader, tracking
         self._runs: Runs | None = None
-        self._points = 0
+        self._points = self._results = 0
         self._trouble: str | None = "nothing was written yet"
         self._abandoned = False
 
@@ -167,7 +169,7 @@ class _Copier:
             f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
             f"and `chronotune mirror {self._directory}` catches up"
         )
-        return MirrorReport(masked(self._uri), self._points, sentence if self._trouble else None)
+        return MirrorReport(masked(self._uri), self._points, self._results, sentence if self._trouble else None)
 
     def abandon(self, trouble: str) -> None:
         """Write nothing more: the driver is leaving."""
@@ -212,6 +214,7 @@ class _Copier:
                 self._points += self._runs.bring(run)
             self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
             self._registry.publish(reading, self._directory)
+        self._results = sum(len(trial.results) for trial in (*reading.trials, *reading.finalists))
 
 
 def _reason(error: BaseException) -> str:
