@@ -8,6 +8,7 @@ scored beside them, but never challenge: an export holds models that the stock l
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,7 +79,7 @@ class Choice:
     challenger: str
     """One of CHALLENGERS."""
     scores: Mapping[str, float]
-    """The objective on validation by contender."""
+    """The objective on validation by contender; one that is not finite is left out."""
     blends: Mapping[str, Mapping[str, float]]
     """For each blend the weights of its members, those of 0 left out."""
     averaged: Sequence[str]
@@ -131,6 +132,7 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
         known[AVERAGE], scores[AVERAGE], names = averaged
     blends = _blends(known, assignment)
     scores |= {name: ruler.score(mixed(known, weights))[recipe.objective] for name, weights in blends.items()}
+    scores = {name: score for name, score in scores.items() if math.isfinite(score)}
     return Choice(tuned, challenger_of(scores), scores, blends, names if averaged else ())
 
 
@@ -167,7 +169,8 @@ def _average(
     The winner first, then the other checkpoints from best to worst, each kept if the mean is better with it
     (Wortsman et al. 2022, algorithm 1).
     """
-    data, kept = assignment.data, None
+    data = assignment.data
+    kept: tuple[Path, FloatArray] | None = None
     ruler, names = Ruler.of_validation(data, assignment.recipe), [_name(_winner_record(reading))]
     with tempfile.TemporaryDirectory(prefix=".averaging.", dir=directory) as scratch:
         folders = [Path(best.preset.weights)]
@@ -180,7 +183,10 @@ def _average(
             preset = best.preset.model_copy(update={"weights": str(mean), "revision": None})
             values = worker.predict(preset, data.panel, data.validation, best.context_length, best.covariates)
             reached = ruler.score(values)[assignment.recipe.objective]
-            if reached < score:
+            better = reached < score
+            for needless in ([kept[0]] if kept else []) if better else [folder, mean]:
+                shutil.rmtree(needless)  # weights are large
+            if better:
                 folders, names, score, kept = [*folders, folder], [*names, _name(record)], reached, (mean, values)
         if kept is None:
             return None
