@@ -15,12 +15,12 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
     "config.space",
-    "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
-    "config.faults config.resolve config.load",
+    "pure": "blending data data.* metrics segments significance verdict gate scoring specimens memory catalog lease "
+    "config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
     "sampler search start study trainable trees tracking.*",
-    "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
-    "standalone sweep train trial tuner",
+    "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "
+    "serving standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
@@ -45,7 +45,8 @@ SIDEWAYS = {
 
 IMPORTERS = {
     "mlflow": "tracking.*",
-    "optuna": "sampler search study",
+    "plotly": "page.*",
+    "optuna": "page.* sampler search study",
     "ray": "cluster evaluation repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",

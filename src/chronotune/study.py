@@ -272,6 +272,11 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self._storage, self._study = _load(directory)
 
+    @property
+    def as_optuna(self) -> optuna.Study:
+        """The same for what reads Optuna's studies: its plots."""
+        return self._study
+
     def read(self) -> Reading:
         """The study as it is now."""
         return _reading(self._storage, self._study)
