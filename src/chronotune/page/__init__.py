@@ -1,7 +1,7 @@
 """The report of a sweep: `report.html`, one file that opens offline in any browser.
 
 Every part is a reading of the study and the files beside it. What is not there, the page says. The same sweep gives the
-same file, wherever and whenever it is written.
+same file, whenever it is written.
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ def _in_words(material: Material, it: Mapping[str, Any]) -> str:
     if it["low"] is not None and it["high"] is not None:
         told += f". Allowing for luck, the true gain lies between {percent(it['low'])} and {percent(it['high'])}"
         told += " (95% interval)"
+        if it["low"] <= 0 <= it["high"]:
+            told += ", so the difference may be luck"
     return f"{told}. {_strongest(material)}".strip()
 
 
@@ -65,7 +67,7 @@ def _without_verdict(material: Material) -> tuple[str, str]:
         return (
             "No verdict: every trial failed",
             "Nothing was tuned, so nothing can be compared, and the test segment stays unopened. "
-            "The reasons are in the leaderboard below; the log of a trial tells more.",
+            "The reasons are below the leaderboard; the log of a trial tells more.",
         )
     if material.reading.winner is None:
         return "No verdict yet", "No trial has reached its full budget so far, so there is no winner to evaluate."

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 
 from chronotune.page.html import Content, Html, missing, section, table, tag
 from chronotune.page.material import Material
@@ -108,7 +106,8 @@ def data(material: Material) -> Html:
 
 def reproduce(material: Material) -> Html:
     """The commands that do it again, and what they rest on."""
-    attributes, path = material.reading.attributes, shlex.quote(_short(material.directory))
+    attributes, folder = material.reading.attributes, material.directory
+    path = shlex.quote(f"{folder.parent.name}/{folder.name}")
     commands = [f"chronotune run {path}/recipe.yaml"]
     if attributes.get("winner"):
         commands += [f"chronotune export {path} --to models/NAME", "chronotune train models/NAME/recipe.yaml"]
@@ -122,18 +121,13 @@ def reproduce(material: Material) -> Html:
         **({"weights of the winner, SHA-256": winner["sha256"]} if winner.get("sha256") else {}),
     }
     about = (
+        f"To be typed in the folder that holds {folder.parent.name}/. "
         "The first command runs the same sweep on the same data; the others take its winner and train it once more, "
         "to the same score. With several workers the order in which trials end is part of a search, so a sweep "
         "that is run again may propose other trials."
     )
     code = tag("pre", tag("code", "\n".join(commands)), tabindex="0")
     return section("reproduce", "How to do it again", tag("p", about), code, _list(facts, "facts rows"))
-
-
-def _short(directory: Path) -> str:
-    """As it can be typed here."""
-    here = Path.cwd()
-    return os.path.relpath(directory, here) if directory.is_relative_to(here) else str(directory)
 
 
 def terms() -> Html:

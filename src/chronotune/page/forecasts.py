@@ -64,7 +64,7 @@ def _fan(window: Mapping[str, Any], material: Material) -> Plot:
     ]
     origin = {"type": "line", "x0": ahead[0], "x1": ahead[0], "yref": "paper", "y0": 0, "y1": 1}
     origin["line"] = {"color": MUTED, "dash": "dot", "width": 1}
-    return plot(traces, "", str(material.recipe["data"]["target"]), 360, shapes=[origin], hovermode="x")
+    return plot(traces, "", str(material.recipe["data"]["target"]), 380, shapes=[origin], hovermode="x")
 
 
 def segments(material: Material) -> Html:

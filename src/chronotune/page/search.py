@@ -7,13 +7,14 @@ from html import unescape
 from typing import Any
 
 from chronotune.page import trials
-from chronotune.page.html import Content, Html, Plot, figure, missing, section, table, tag
+from chronotune.page.html import Content, Html, Plot, figure, join, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.plots import CHALLENGER, label, plot
 from chronotune.page.words import duration, figure_of, percent, plural
 
 _ENOUGH = 4
 """Trials without which nothing can be said of what a hyperparameter did."""
+_SHOWN_FAILURES = 10
 
 
 def search(material: Material) -> Html:
@@ -44,11 +45,26 @@ def _leaderboard(material: Material) -> Html:
     noted = material.reading.attributes.get("winner") or {}
     marked = [number for number, row in enumerate(material.board) if row["trial"] == noted.get("number", -1)]
     rows = [_row(row, material.objective) for row in material.board]
-    failures = {row["reason"] for row in material.board if row["reason"]}
-    if not failures:
-        rows = [{key: cell for key, cell in row.items() if key != "reason"} for row in rows]
     zero = [] if material.board[0]["trial"] is None else [missing("The untouched model was not scored on validation.")]
-    return Html("\n".join([*zero, table("Leaderboard: zero-shot first, then the trials", rows, marked)]))
+    return join([*zero, table("Leaderboard: zero-shot first, then the trials", rows, marked), _failures(material)])
+
+
+def _failures(material: Material) -> Html:
+    """Each reason once, with the trials that failed for it."""
+    numbers: dict[str, list[int]] = {}
+    for trial in (*material.reading.trials, *material.reading.finalists):
+        if trial.state == "failed":
+            numbers.setdefault(trial.reason or "unknown", []).append(trial.number if trial.of is None else trial.of)
+    if not numbers:
+        return Html("")
+    lines = (tag("li", f"{_named(failed)}: {reason}") for reason, failed in numbers.items())
+    return join([tag("h3", "Why trials failed"), tag("ul", *lines, class_="reasons")])
+
+
+def _named(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN_FAILURES]))
+    more = f" and {len(numbers) - _SHOWN_FAILURES} more" if len(numbers) > _SHOWN_FAILURES else ""
+    return f"trial{'' if len(numbers) == 1 else 's'} {shown}{more}"
 
 
 def _row(row: Mapping[str, Any], objective: str) -> dict[str, Content]:
@@ -66,7 +82,6 @@ def _row(row: Mapping[str, Any], objective: str) -> dict[str, Content]:
         "batch": f"{row['windows']}x{row['accumulation']}" if row["windows"] else "",
         "context": figure_of(row["context_length"]),
         "covariates": row["covariates"] or "",
-        "reason": row["reason"] or "",
     }
 
 
@@ -153,7 +168,7 @@ def _bars(found: list[tuple[str, float]]) -> Plot:
         "marker": {"color": CHALLENGER},
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }
-    axis = {"tickformat": ".0%", "rangemode": "tozero"}
+    axis = {"tickformat": ".0%", "range": [0, 1.15 * max(share for _, share in found)]}
     return plot([bars], "share of the differences", "", 120 + 32 * len(found), xaxis=axis, yaxis={"automargin": True})
 
 

@@ -114,6 +114,7 @@ def parallel_coordinates(study: optuna.Study) -> Plot:
         note["bgcolor"] = "--paper"
     for shape in chart["layout"].get("shapes", []):
         shape.setdefault("line", {})["color"] = MUTED
+    chart["layout"]["margin"] = {"l": 55, "r": 55, "t": 24, "b": 40}
     return {**chart, "data": lines, "height": 420, "wide": True}
 
 
