@@ -41,7 +41,14 @@ def evaluated(directory: Path, segment: str = "Monday", series: str = "y") -> St
         "weekday": [{**_row(model), "segment": name} for model in MODELS for name in (segment, "Tuesday")],
     }
     windows = {"sha256": "abc", **_windows(series)}
-    about = {"series": 1, "rows": 100, "missing_targets": 0, "step": "1 hour", "known_future": [], "past_only": []}
+    about: dict[str, Any] = {
+        "series": 1,
+        "rows": 100,
+        "missing_targets": 0,
+        "step": "1 hour",
+        "known_future": [],
+        "past_only": [],
+    }
     about |= {"data": f"{series}.csv", "encoded": [], "warnings": [f"{series}.csv: mend {segment}"]}
     about |= dict.fromkeys(("start", "validation_start", "test_start", "end"), "2024-01-01T00:00:00")
     about |= {"validation_origins": 3, "test_origins": 4, "last_value_r2": 0.5}
@@ -56,7 +63,11 @@ def _row(model: str) -> dict[str, Any]:
 
 
 def _evaluation() -> dict[str, Any]:
-    verdict = {"decision": "ship the challenger", "sentence": "ship best: gain +12.0%", "challenger": "best"}
+    verdict: dict[str, Any] = {
+        "decision": "ship the challenger",
+        "sentence": "ship best: gain +12.0%",
+        "challenger": "best",
+    }
     verdict |= {"zero_shot": "zero-shot", "objective": "sql", "unit": "days", "gain": 0.12, "low": 0.05, "high": 0.2}
     return {
         "windows": 2,
@@ -72,7 +83,13 @@ def _evaluation() -> dict[str, Any]:
 
 def _windows(series: str) -> dict[str, Any]:
     fan = {model: [[1.0, 2.0, None] for _ in FAN] for model in ("best", "zero-shot")}
-    window = {"series": series, "start": "2024-01-01T00:00:00", "step_seconds": 3600.0, "past": [1.0], "forecasts": fan}
+    window: dict[str, Any] = {
+        "series": series,
+        "start": "2024-01-01T00:00:00",
+        "step_seconds": 3600.0,
+        "past": [1.0],
+        "forecasts": fan,
+    }
     window |= {"actual": [1.0, None, 3.0], "loss": {"best": 0.1, "zero-shot": 0.2}}
     counts = {"counts": [1] * BINS, "mean": 0.5, "deviation": 2.0}
     edges = [float(edge) for edge in range(BINS + 1)]
