@@ -12,7 +12,7 @@ from chronotune import sweep
 from chronotune.cli import app
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, InputError
-from chronotune.page import NAME, write_report
+from chronotune.page import NAME, trials, write_report
 from chronotune.page.html import Html, data, table, tag
 from chronotune.page.trials import at_budget, importances, shared_budget, varied
 from chronotune.page.words import moment
@@ -146,6 +146,22 @@ def test_trials_are_compared_at_one_budget(tmp_path: Path) -> None:
     assert varied(same) == ["learning_rate"]
     assert importances(same) == {"learning_rate": pytest.approx(1)}
     assert shared_budget(Reader(_one_result(tmp_path / "one")).as_optuna) is None
+
+
+def test_of_many_trials_the_best_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under their own numbers, and the page says so; fANOVA takes as many, from the first to the last."""
+    monkeypatch.setattr(trials, "MOST", 3)
+    study = evaluated(tmp_path)
+    study.finish(ask(study), 27)  # without a result, it fails
+    best = ask(study)
+    study.record(best, result(3, 0.1))
+    study.finish(best, 27)
+    optuna = Reader(tmp_path).as_optuna
+    assert trials.the_best(optuna)[1] == [0, 1, best]
+    assert [trial.params for trial in trials.spread(optuna).trials] == [optuna.trials[n].params for n in (0, 3, 6)]
+    chart = trials.learning_curves(optuna, {0: "complete", 1: "complete", best: "pruned"}, 0, None)
+    assert [trace["name"] for trace in chart["data"]] == ["trial 0, complete", "trial 1, complete", "trial 9, pruned"]
+    assert "Of 10 trials the best 3 are shown" in page_of(tmp_path).text
 
 
 def _one_result(directory: Path) -> Path:

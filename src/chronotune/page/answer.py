@@ -96,9 +96,10 @@ def contenders(material: Material) -> Html:
 
 def _contender(row: Mapping[str, Any]) -> dict[str, str]:
     cells = {"model": str(row["model"]), "context": figure_of(row["context_length"]), "covariates": row["covariates"]}
+    told = {"on validation": figure_of(row["validation"], ".4g")} if "validation" in row else {}
     scores = {metric: figure_of(row.get(metric), ".4g") for metric in METRICS}
     gain = {"gain": _gain_cell(row)} if "gain" in row else {}
-    return {**cells, **scores, **gain}
+    return {**cells, **scores, **told, **gain}
 
 
 def _gain_cell(row: Mapping[str, Any]) -> str:

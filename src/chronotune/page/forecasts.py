@@ -152,8 +152,9 @@ def _calibration(material: Material) -> Html:
     ]
     caption = (
         "Each quantile should have that share of the actual values below it: the nearer to the dotted diagonal, the "
-        "more honest the forecast. A curve that is flatter than the diagonal promises too wide an interval around the "
-        "middle, a steeper one the contrary."
+        "more honest the forecast. Above it throughout, the forecasts are too high; below it, too low. A curve steeper "
+        "than the diagonal in the middle means intervals wider than need be, a flatter one intervals that are too "
+        "narrow."
     )
     chart = plot(traces, "promised share of values below", "actual share", xaxis={"range": [0, 1]})
     chart["layout"]["yaxis"]["range"] = [0, 1]

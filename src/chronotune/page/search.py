@@ -87,6 +87,8 @@ def _row(row: Mapping[str, Any], objective: str) -> dict[str, Content]:
 
 def _finalists(material: Material) -> Html:
     if not material.finalists:
+        if material.reading.winner is None:
+            return Html("")
         return missing("No finalists were trained again with other seeds, so the best score may owe something to luck.")
     rows: list[dict[str, Content]] = [
         {
@@ -111,12 +113,17 @@ def _curves(material: Material) -> Html:
     zero_shot = material.board[0]["score"] if material.board[0]["trial"] is None else None
     chart = trials.learning_curves(material.study, states, best, zero_shot)
     rungs = chart["layout"]["xaxis"]["tickvals"]
+    many = _of_many(len(material.reading.trials))
     caption = (
-        f"Each line is a trial, scored at the rungs ({', '.join(f'{rung:,}' for rung in rungs)} windows). Lines that "
-        "end in a cross were stopped there. Below the dotted line is better than the untouched model; curves that "
+        f"{many}Each line is a trial, scored at the rungs ({', '.join(f'{rung:,}' for rung in rungs)} windows). "
+        "Lines that end in a cross were stopped there. Below the dotted line is better than the untouched model; curves that "
         "still fall at the end ask for a larger budget, curves that turn up for a smaller learning rate."
     )
     return figure("curves", chart, f"Learning curves: {material.objective} on validation", caption)
+
+
+def _of_many(count: int) -> str:
+    return f"Of {plural(count, 'trial')} the best {trials.MOST} are shown. " if count > trials.MOST else ""
 
 
 def _influence(material: Material) -> list[Html]:
@@ -174,7 +181,8 @@ def _bars(found: list[tuple[str, float]]) -> Plot:
 
 def _parallel(same: Any, about: str) -> Html:
     caption = (
-        f"Each line is a trial, from its score on the left through its settings; the best five in colour. {about}."
+        f"{_of_many(len(same.trials))}Each line is a trial, from its score on the left through its settings; the best "
+        f"five in colour. {about}."
     )
     return figure("parallel", trials.parallel_coordinates(same), "Parallel coordinates", caption)
 

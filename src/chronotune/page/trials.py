@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from chronotune.page.html import Plot
 from chronotune.page.plots import BAD, CHALLENGER, INK, MUTED, label, level
 
+MOST = 250
+"""Trials that are drawn, each as a line, and that fANOVA looks at; its time grows with their square."""
 _STANDING_OUT = 5
 """Trials that are drawn in colour among all lines."""
 _COLOURS = {"complete": CHALLENGER, "pruned": MUTED, "failed": BAD, "running": INK}
@@ -26,7 +30,7 @@ def shared_budget(study: optuna.Study) -> int | None:
     left, and scores after different budgets are not alike.
     """
     scored = [trial.intermediate_values for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
-    reached = {windows: sum(windows in values for values in scored) for values in scored for windows in values}
+    reached = Counter(windows for values in scored for windows in values)
     return max((windows for windows, count in reached.items() if count >= max(2, len(scored) / 2)), default=None)
 
 
@@ -35,9 +39,33 @@ def at_budget(study: optuna.Study, windows: int) -> optuna.Study:
     same = optuna.create_study(direction=study.direction)
     for trial in study.get_trials(deepcopy=False):
         score = trial.intermediate_values.get(windows)
-        if score is not None and score == score and abs(score) != float("inf"):
+        if score is not None and math.isfinite(score):
             same.add_trial(_told(trial, score))
     return same
+
+
+def the_best(study: optuna.Study) -> tuple[optuna.Study, list[int]]:
+    """The best MOST trials as a study in memory, which counts anew, and the numbers that they have in `study`."""
+    trials = sorted(study.get_trials(deepcopy=False), key=_best_score)[:MOST]
+    trials.sort(key=lambda trial: trial.number)
+    best = optuna.create_study(direction=study.direction)
+    best.add_trials(trials)
+    return best, [trial.number for trial in trials]
+
+
+def _best_score(trial: FrozenTrial) -> float:
+    values = list(trial.intermediate_values.values()) or ([] if trial.value is None else [trial.value])
+    return min((value for value in values if math.isfinite(value)), default=math.inf)
+
+
+def spread(study: optuna.Study) -> optuna.Study:
+    """The same when it has at most MOST trials, else one in memory of so many, from the first to the last."""
+    trials = study.get_trials(deepcopy=False)
+    if len(trials) <= MOST:
+        return study
+    some = optuna.create_study(direction=study.direction)
+    some.add_trials([trials[number * len(trials) // MOST] for number in range(MOST)])
+    return some
 
 
 def _told(trial: FrozenTrial, score: float) -> FrozenTrial:
@@ -69,10 +97,8 @@ def varied(study: optuna.Study) -> list[str]:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """How much of the scores' variation each varied parameter explains, by fANOVA; they sum to 1; {} if unknown.
-
-    Parameters that not every trial has (the rank of LoRA) count as what Optuna takes them for.
-    """
+    """How much of the scores' variation each varied parameter explains, by fANOVA; they sum to 1; {} if unknown."""
+    study = spread(study)
     names = varied(study)
     scores = {trial.value for trial in study.get_trials(deepcopy=False)}
     if not names or len(scores) < 2:
@@ -83,10 +109,11 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 
 def learning_curves(study: optuna.Study, states: Mapping[int, str], best: int | None, zero_shot: float | None) -> Plot:
-    """Optuna's intermediate values: each trial's score by training windows seen."""
-    chart = _plot(lambda: optuna.visualization.plot_intermediate_values(study))
+    """Optuna's intermediate values: each trial's score by training windows seen; of many trials the best."""
+    shown, numbers = the_best(study)
+    chart = _plot(lambda: optuna.visualization.plot_intermediate_values(shown))
     for trace in chart["data"]:
-        number = int(str(trace["name"]).removeprefix("Trial"))
+        number = numbers[int(str(trace["name"]).removeprefix("Trial"))]
         state = states.get(number, "running")
         colour, front = _COLOURS[state], number == best
         trace |= {"name": f"trial {number}, {state}", "mode": "lines+markers", "showlegend": False}
@@ -101,8 +128,8 @@ def learning_curves(study: optuna.Study, states: Mapping[int, str], best: int | 
 
 
 def parallel_coordinates(study: optuna.Study) -> Plot:
-    """Optuna's parallel coordinates, the best trials in colour."""
-    names = varied(study)
+    """Optuna's parallel coordinates of the best MOST trials, the very best in colour."""
+    study, names = the_best(study)[0], varied(study)
     chart = _plot(lambda: optuna.visualization.plot_parallel_coordinate(study, params=names, target_name="score"))
     lines = [trace for trace in chart["data"] if trace.get("customdata")]
     for rank, trace in enumerate(sorted(lines, key=lambda trace: float(trace["customdata"][0][1]))):
