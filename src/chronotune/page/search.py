@@ -116,8 +116,8 @@ def _curves(material: Material) -> Html:
     many = _of_many(len(material.reading.trials))
     caption = (
         f"{many}Each line is a trial, scored at the rungs ({', '.join(f'{rung:,}' for rung in rungs)} windows). "
-        "Lines that end in a cross were stopped there. Below the dotted line is better than the untouched model; curves that "
-        "still fall at the end ask for a larger budget, curves that turn up for a smaller learning rate."
+        "Lines that end in a cross were stopped there. Below the dotted line is better than the untouched model; "
+        "curves that still fall at the end ask for a larger budget, curves that turn up for a smaller learning rate."
     )
     return figure("curves", chart, f"Learning curves: {material.objective} on validation", caption)
 
