@@ -225,6 +225,11 @@ class Reader:
         self._storage, self._study = _load(directory, look(directory))
         self._address = (address_of(directory) or {}).get("storage")
 
+    @property
+    def as_optuna(self) -> optuna.Study:
+        """The same for what reads Optuna's studies: its plots."""
+        return self._study
+
     def read(self) -> Reading:
         """The study as it is now."""
         with explained(self._address):

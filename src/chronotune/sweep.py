@@ -17,6 +17,7 @@ from chronotune.cluster import connected, preflight, slots, threads_of_one_node
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.contenders import BEST
+from chronotune.data.describe import describe
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
@@ -250,9 +251,19 @@ class _Sweep:
                 self.study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
             finally:
                 self._tell("ended", self.directory, self.study.read())
+                self._report()
                 mirror.flush()
                 self._gauges.update(self.study.read(), now=True)
         return self.directory
+
+    def _report(self) -> None:
+        """Write report.html, however the sweep ended; that it cannot be written ends no sweep."""
+        from chronotune.page import write_report
+
+        try:
+            write_report(self.directory, about=describe(self.dataset, self.recipe))
+        except Exception as error:
+            log.warning("report.html was not written: %r. Try `chronotune report %s`", error, self.directory)
 
     def _refuse_without_winner(self) -> None:
         trials = self.study.trials

@@ -70,6 +70,19 @@ def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
     conclude(console(), directory, reading, rows=len(reading.trials))
 
 
+def report(
+    directory: SweepArgument,
+    to: Annotated[Path | None, typer.Option(help="The file to write; by default report.html in the folder.")] = None,
+) -> None:
+    """Write the report of a running, dead or finished sweep: one HTML file that opens offline.
+
+    Example: `chronotune report sweeps/quickstart-20261124-101500 --to solar.html`
+    """
+    from chronotune.page import write_report
+
+    typer.echo(write_report(directory, to))
+
+
 def logs(
     directory: SweepArgument,
     trial: Annotated[int, typer.Argument(min=0, help="The trial's number (`chronotune show`).")],
