@@ -1,7 +1,7 @@
 """Record learning curves of real fine-tuning: every point of a finite space, trained to its full budget.
 
-    python benchmarks/record_curves.py solar      benchmarks/curves/solar.parquet, 96 configurations
-    python benchmarks/record_curves.py steel      benchmarks/curves/steel.parquet, 72 configurations
+    python benchmarks/record_curves.py solar      benchmarks/curves/solar.parquet, 64 configurations
+    python benchmarks/record_curves.py steel      benchmarks/curves/steel.parquet, 60 configurations
 
 One configuration after the other on one thread; the file is written after each. Killed and started again it goes on.
 Times are processor time of this process, which other work on the machine changes little, not wall time.
