@@ -53,7 +53,7 @@ def record(name: str, folder: Path) -> None:
     dataset = load(recipe)
     worker = Worker(Assignment(recipe, trial_data(dataset, recipe), folder.resolve()), threads=1)
     folder.mkdir(parents=True, exist_ok=True)
-    append(folder / f"{name}.parquet", identity_of(recipe, dataset), in_random_order(recipe), trainer(worker))
+    append(folder / f"{name}.parquet", identity_of(recipe, dataset), in_order(recipe), trainer(worker))
 
 
 def identity_of(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
@@ -65,10 +65,11 @@ def identity_of(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def in_random_order(recipe: Recipe) -> list[Hyperparameters]:
-    """Every point of the recipe's space, in an order of no meaning, the same at each start."""
+def in_order(recipe: Recipe) -> list[Hyperparameters]:
+    """Every point of the recipe's space: the highest learning rates first, otherwise in an order of no meaning."""
     points = curves.points_of(recipe)
-    return random.Random(recipe.seed).sample(points, len(points))
+    shuffled = random.Random(recipe.seed).sample(points, len(points))
+    return sorted(shuffled, key=lambda point: -point.learning_rate)
 
 
 def append(file: Path, identity: Mapping[str, Any], points: Sequence[Hyperparameters], train: Trainer) -> None:

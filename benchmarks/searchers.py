@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -165,6 +166,7 @@ class SyneTune:
         from syne_tune.config_space import choice
         from syne_tune.optimizer.baselines import ASHA
 
+        logging.getLogger("syne_tune").setLevel(logging.CRITICAL)  # it warns of each construction and failure
         self._recipe = recipe
         searched = {n: p.values for n, p in recipe.search_space.parameters.items() if isinstance(p, Choice)}
         self._asha = ASHA(

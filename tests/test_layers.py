@@ -17,8 +17,8 @@ LAYERS = {
     "config.space config.storage",
     "pure": "blending data data.* metrics records segments significance verdict gate scoring specimens memory catalog "
     "lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster gauges journal lstm members "
-    "pretrained sampler search start storage stores study trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster gauges journal lstm "
+    "members pretrained sampler search start storage stores study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "
     "serving standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress pyfunc report",
