@@ -17,8 +17,8 @@ LAYERS = {
     "config.space config.storage",
     "pure": "blending data data.* metrics records segments significance verdict gate scoring specimens memory catalog "
     "lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster gauges lstm members "
-    "pretrained sampler search start storage stores study trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster gauges journal lstm "
+    "members pretrained sampler search start storage stores study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "
     "serving standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* progress pyfunc report",
@@ -30,6 +30,8 @@ SIDEWAYS = {
     ("search", "sampler"),  # what is proposed, apart from when
     ("start", "study"),
     ("study", "storage"),  # the record, and where it is kept
+    ("study", "journal"),
+    ("storage", "journal"),
     ("gauges", "study"),
     ("stores", "checkpoint"),
     ("stores", "study"),
@@ -50,7 +52,7 @@ SIDEWAYS = {
 IMPORTERS = {
     "mlflow": "tracking.* pyfunc",
     "plotly": "page.*",
-    "optuna": "page.* sampler search storage study",
+    "optuna": "journal page.* sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",

@@ -16,12 +16,12 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from chronotune.config.storage import POSTGRESQL, expanded, file_of, masked
 from chronotune.errors import ChronotuneError, InputError
+from chronotune.journal import Journal
 
 JOURNAL = "study.journal"
 ADDRESS = "study.json"
@@ -200,9 +200,8 @@ def _failure(error: BaseException | None) -> SQLAlchemyError | None:
     return error
 
 
-def _journal(directory: Path) -> JournalStorage:
-    # absolute: with a relative path Optuna waits for ever on a killed process's lock
-    return JournalStorage(JournalFileBackend(str((directory / JOURNAL).resolve())))
+def _journal(directory: Path) -> Journal:
+    return Journal(directory / JOURNAL)
 
 
 def _database(url: str, *, skip_table_creation: bool = True) -> RDBStorage:

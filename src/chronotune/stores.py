@@ -93,8 +93,9 @@ class Folder:
         checkpoint.drop_state(self._root / key)
 
     def remove(self, key: str) -> None:
-        """By `Store`."""
-        shutil.rmtree(self._root / key, ignore_errors=True)
+        """By `Store`; most of what a long sweep asks to remove is gone already, and to see that must be quick."""
+        if os.path.lexists(path := f"{self._root}/{key}"):
+            shutil.rmtree(path, ignore_errors=True)
 
     @property
     def scratch(self) -> tuple[str, FileSystem | None]:

@@ -7,7 +7,8 @@ second study in the same storage, so that they enter neither the search nor its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from chronotune.config.points import Values
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
+from chronotune.journal import together
 from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import JOURNAL, address_of, begin, explained, is_sweep, look, reopen, steadily
 
@@ -62,6 +64,7 @@ class Study:
     def __init__(self, storage: BaseStorage, study: optuna.Study) -> None:
         self._storage, self._study = storage, study
         self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._ended = dict[int, TrialRecord]()
 
     @classmethod
     def create(cls, directory: Path, name: str, attributes: Mapping[str, Any], url: str | None = None) -> Study:
@@ -185,6 +188,10 @@ class Study:
         self._study.tell(number, state=TrialState.FAIL)
         return self.trial(number)
 
+    def together(self, synced: bool = True) -> AbstractContextManager[None]:
+        """Wait for the disk only at the end of the block; not `synced`: only with what is written after it."""
+        return together(self._storage, synced)
+
     @steadily
     def note(self, key: str, value: object) -> None:
         """Set an attribute (a JSON value) of the whole study."""
@@ -204,12 +211,12 @@ class Study:
     @steadily
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
-        return [_record(frozen) for frozen in self._study.get_trials(deepcopy=False)]
+        return _records(self._study.get_trials(deepcopy=False), self._ended)
 
     @steadily
     def read(self) -> Reading:
         """The study as it is now."""
-        return _reading(self._storage, self._study)
+        return _reading(self._storage, self._study, self._ended)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._id(number))
@@ -223,6 +230,7 @@ class Reader:
 
     def __init__(self, directory: Path) -> None:
         self._storage, self._study = _load(directory, look(directory))
+        self._ended = dict[int, TrialRecord]()
         self._address = (address_of(directory) or {}).get("storage")
 
     @property
@@ -233,7 +241,7 @@ class Reader:
     def read(self) -> Reading:
         """The study as it is now."""
         with explained(self._address):
-            return _reading(self._storage, self._study)
+            return _reading(self._storage, self._study, self._ended)
 
 
 def read(directory: Path) -> Reading:
@@ -271,13 +279,24 @@ def _second_name(name: str) -> str:
     return f"{name}/{FINALISTS}"
 
 
-def _reading(storage: BaseStorage, study: optuna.Study) -> Reading:
+def _reading(storage: BaseStorage, study: optuna.Study, ended: dict[int, TrialRecord]) -> Reading:
     attributes, finalists = study.user_attrs, list[FrozenTrial]()
     if FINALISTS in attributes:
         second = storage.get_study_id_from_name(_second_name(study.study_name))
         finalists = storage.get_all_trials(second, deepcopy=False)
-    trials = study.get_trials(deepcopy=False)
-    return Reading(study.study_name, attributes, tuple(map(_record, trials)), tuple(map(_record, finalists)))
+    trials = _records(study.get_trials(deepcopy=False), ended)
+    return Reading(study.study_name, attributes, tuple(trials), tuple(map(_record, finalists)))
+
+
+def _records(trials: Iterable[FrozenTrial], ended: dict[int, TrialRecord]) -> list[TrialRecord]:
+    """Trials of one study; `ended` remembers those that change no more, so that each is made into a record once."""
+    found = []
+    for frozen in trials:
+        record = ended.get(frozen.number) or _record(frozen)
+        if frozen.state.is_finished():
+            ended[frozen.number] = record
+        found.append(record)
+    return found
 
 
 def _record(frozen: FrozenTrial) -> TrialRecord:

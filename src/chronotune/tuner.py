@@ -213,7 +213,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         if ZERO_SHOT in result:
             self._study.note(ZERO_SHOT, result[ZERO_SHOT])
         elif "failed" not in result:
-            self._study.record(result["number"], Result(**result_of(result)))
+            with self._study.together(synced=not result.get("done")):  # else its end is told at once, and waited for
+                self._study.record(result["number"], Result(**result_of(result)))
         elif result.get("halts"):
             self._halt(result["failed"])
         elif ZERO_SHOT in trial.config:
@@ -224,7 +225,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The searcher has told the study how the trial ended; what it leaves on disk is no longer needed."""
         self._tidy()
-        self._study.note(SPENT, round(self._spent(), 1))
+        with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
+            self._study.note(SPENT, round(self._spent(), 1))
         self._on_record()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
