@@ -53,8 +53,9 @@ def _in_words(material: Material, it: Mapping[str, Any]) -> str:
 def _strongest(material: Material) -> str:
     """Says it when neither of the compared pair is the best of the table."""
     rows = [row for row in material.evaluation["rows"] if row.get(material.objective) is not None]
+    ours = [row[material.objective] for row in rows if row["model"] in material.pair]
     best = min(rows, key=lambda row: row[material.objective], default=None)
-    if best is None or best["model"] in material.pair:
+    if best is None or not ours or best[material.objective] >= min(ours):
         return ""
     return f"Neither is the best of the table below: {best['model']} is, with {best[material.objective]:.4g}."
 
@@ -148,7 +149,12 @@ def _gain_plot(rows: Sequence[Mapping[str, Any]], challenger: str) -> Plot:
     }
     line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0, "line": {"color": ZERO_SHOT}}
     return plot(
-        [points], "gain, %", "", 150 + 34 * len(rows), shapes=[line], yaxis={"automargin": True, "type": "category"}
+        [points],
+        "gain, %",
+        "",
+        150 + 34 * len(rows),
+        shapes=[line],
+        yaxis={"type": "category", "autorange": "reversed"},
     )
 
 
