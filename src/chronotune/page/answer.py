@@ -96,19 +96,24 @@ def contenders(material: Material) -> Html:
 
 
 def _contender(row: Mapping[str, Any]) -> dict[str, str]:
-    cells = {"model": str(row["model"]), "context": figure_of(row["context_length"]), "covariates": row["covariates"]}
-    told = {"on validation": figure_of(row["validation"], ".4g")} if "validation" in row else {}
-    scores = {metric: figure_of(row.get(metric), ".4g") for metric in METRICS}
-    gain = {"gain": _gain_cell(row)} if "gain" in row else {}
-    return {**cells, **scores, **told, **gain}
+    told = {"gain": _gain_cell(row), "95% interval": _interval(row)} if "gain" in row else {}
+    scored = {"on validation": figure_of(row["validation"], ".4g")} if "validation" in row else {}
+    return {
+        "model": str(row["model"]),
+        **told,
+        **{metric: figure_of(row.get(metric), ".4g") for metric in METRICS},
+        **scored,
+        "context": figure_of(row["context_length"]),
+        "covariates": row["covariates"],
+    }
 
 
 def _gain_cell(row: Mapping[str, Any]) -> str:
-    if row["gain"] is None:
-        return ""
-    if row.get("gain_low") is None:
-        return percent(row["gain"])
-    return f"{percent(row['gain'])} ({percent(row['gain_low'])} to {percent(row['gain_high'])})"
+    return "" if row["gain"] is None else percent(row["gain"])
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "" if row["gain_low"] is None else f"{percent(row['gain_low'])} to {percent(row['gain_high'])}"
 
 
 def _gains(material: Material) -> Html:
