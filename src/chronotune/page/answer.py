@@ -53,8 +53,9 @@ def _in_words(material: Material, it: Mapping[str, Any]) -> str:
 def _strongest(material: Material) -> str:
     """Says it when neither of the compared pair is the best of the table."""
     rows = [row for row in material.evaluation["rows"] if row.get(material.objective) is not None]
+    ours = [row[material.objective] for row in rows if row["model"] in material.pair]
     best = min(rows, key=lambda row: row[material.objective], default=None)
-    if best is None or best["model"] in material.pair:
+    if best is None or not ours or best[material.objective] >= min(ours):
         return ""
     return f"Neither is the best of the table below: {best['model']} is, with {best[material.objective]:.4g}."
 
@@ -95,19 +96,24 @@ def contenders(material: Material) -> Html:
 
 
 def _contender(row: Mapping[str, Any]) -> dict[str, str]:
-    cells = {"model": str(row["model"]), "context": figure_of(row["context_length"]), "covariates": row["covariates"]}
-    told = {"on validation": figure_of(row["validation"], ".4g")} if "validation" in row else {}
-    scores = {metric: figure_of(row.get(metric), ".4g") for metric in METRICS}
-    gain = {"gain": _gain_cell(row)} if "gain" in row else {}
-    return {**cells, **scores, **told, **gain}
+    told = {"gain": _gain_cell(row), "95% interval": _interval(row)} if "gain" in row else {}
+    scored = {"on validation": figure_of(row["validation"], ".4g")} if "validation" in row else {}
+    return {
+        "model": str(row["model"]),
+        **told,
+        **{metric: figure_of(row.get(metric), ".4g") for metric in METRICS},
+        **scored,
+        "context": figure_of(row["context_length"]),
+        "covariates": row["covariates"],
+    }
 
 
 def _gain_cell(row: Mapping[str, Any]) -> str:
-    if row["gain"] is None:
-        return ""
-    if row.get("gain_low") is None:
-        return percent(row["gain"])
-    return f"{percent(row['gain'])} ({percent(row['gain_low'])} to {percent(row['gain_high'])})"
+    return "" if row["gain"] is None else percent(row["gain"])
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return "" if row["gain_low"] is None else f"{percent(row['gain_low'])} to {percent(row['gain_high'])}"
 
 
 def _gains(material: Material) -> Html:
@@ -148,7 +154,12 @@ def _gain_plot(rows: Sequence[Mapping[str, Any]], challenger: str) -> Plot:
     }
     line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0, "line": {"color": ZERO_SHOT}}
     return plot(
-        [points], "gain, %", "", 150 + 34 * len(rows), shapes=[line], yaxis={"automargin": True, "type": "category"}
+        [points],
+        "gain, %",
+        "",
+        150 + 34 * len(rows),
+        shapes=[line],
+        yaxis={"type": "category", "autorange": "reversed"},
     )
 
 

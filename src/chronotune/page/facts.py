@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from chronotune.gate import is_shipped
 from chronotune.page.html import Content, Html, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.words import MEANINGS, duration, moment, plural
@@ -110,7 +111,8 @@ def reproduce(material: Material) -> Html:
     path = shlex.quote(f"{folder.parent.name}/{folder.name}")
     commands = [f"chronotune run {path}/recipe.yaml"]
     if attributes.get("winner"):
-        commands += [f"chronotune export {path} --to models/NAME", "chronotune train models/NAME/recipe.yaml"]
+        force = "" if is_shipped(material.reading.evaluation) else " --force"  # what is not better goes out only so
+        commands += [f"chronotune export {path} --to models/NAME{force}", "chronotune train models/NAME/recipe.yaml"]
     else:
         commands += [f"chronotune resume {path}"]
     identity: Mapping[str, str] = attributes.get("identity") or {}

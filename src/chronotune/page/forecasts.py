@@ -87,29 +87,31 @@ def _segment(material: Material, kind: str, metric: str, unit: str) -> Html:
     for row in rows:
         by_model.setdefault(row["model"], {})[row[key]] = row.get(metric)
     ours = by_model.get(material.pair[0], {})
-    hidden = ""
+    extremes, hidden = _extremes(ours, places, {"step": "step ", "hour": "hour "}.get(kind, "")), ""
     if kind not in ("step", "hour") and len(places) > _SHOWN_SEGMENTS:
         places = sorted(places, key=lambda place: -(ours.get(place) or 0))[:_SHOWN_SEGMENTS]
         hidden = f" Only the {_SHOWN_SEGMENTS} with the highest errors are shown."
     ordered = kind in ("step", "hour")
-    traces = [_by_place(model, values, places, material, ordered) for model, values in by_model.items()]
+    mode = "lines" if ordered else "markers+lines" if kind == "weekday" else "markers"
+    traces = [_by_place(model, values, places, material, mode) for model, values in by_model.items()]
     axis = {} if ordered else {"type": "category", "automargin": True}
     name = {"step": "steps ahead", "hour": "hour of the day", "weekday": "weekday"}.get(kind, kind)
     numbers = table(f"{unit} by {name}", list(_by_numbers(by_model, places, name)), shown=31)
-    caption = f"{_extremes(ours, places, {'step': 'step ', 'hour': 'hour '}.get(kind, ''))}{hidden}"
     height = 340 if ordered or len(places) < 12 else 420
     chart = plot(traces, name, metric.upper(), height, xaxis=axis, yaxis={"rangemode": "tozero"})
-    return figure(f"by-{list(material.segments).index(kind)}", chart, f"Error by {name}: {unit}", caption, numbers)
+    return figure(
+        f"by-{list(material.segments).index(kind)}", chart, f"Error by {name}: {unit}", extremes + hidden, numbers
+    )
 
 
 def _by_place(
-    model: str, values: Mapping[Any, Any], places: Sequence[Any], material: Material, ordered: bool
+    model: str, values: Mapping[Any, Any], places: Sequence[Any], material: Material, mode: str
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {} if model in material.shown_models else {"visible": "legendonly"}
-    marks: dict[str, Any] = {} if ordered else {"mode": "markers+lines", "marker": {"size": 8}}
-    names = list(places) if ordered else [label(place) for place in places]
+    shown |= {"mode": mode, "marker": {"size": 8}}
+    names = list(places) if mode == "lines" else [label(place) for place in places]
     style = style_of(model, material.pair)
-    return line(names, [values.get(place) for place in places], model, **style, **marks, **shown)
+    return line(names, [values.get(place) for place in places], model, **style, **shown)
 
 
 def _by_numbers(
