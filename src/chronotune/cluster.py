@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from chronotune.authtoken import keep_private
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
@@ -98,6 +99,8 @@ def _connect(profile: ClusterProfile, folder: Path | None) -> None:
     quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     try:
         if profile.kind == "local":  # said explicitly, else RAY_ADDRESS decides
+            keep_private()
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
             options = {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": str(folder)}
             ray.init(include_dashboard=False, **options, **quiet)
         else:

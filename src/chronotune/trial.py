@@ -269,6 +269,10 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe))
         self._config, self._results = config, None
 
+    def __repr__(self) -> str:
+        """What the Ray dashboard calls this actor; it is asked once, and the actor runs other trials later."""
+        return f"{self._worker.assignment.directory.name} worker"
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another configuration in the same process, which first frees what the last one held."""
         self._config, self._results = new_config, None
