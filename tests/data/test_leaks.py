@@ -16,7 +16,7 @@ from chronotune.config.recipe import DataConfig
 from chronotune.data.check import check
 from chronotune.data.check_values import numeric_view
 from chronotune.data.findings import Report
-from chronotune.data.leaks import evidence
+from chronotune.data.leaks import evidence, judges
 from chronotune.data.rows import framed, in_order
 from chronotune.data.sources import read
 from chronotune.data.steel import MEASURED
@@ -28,7 +28,7 @@ def judged(data: dict[str, Any], columns: list[str], share: float = 0.65) -> dic
     config = recipe_of({**data, "past_only": [], "known_future": columns, "trust_known_future": columns}).data
     rows = in_order(numeric_view(framed(read(config), config), config))
     train = rows.head(int(rows.height * share))
-    return {name: found.suspicion for name in columns if (found := evidence(train, name, config))}
+    return {name: found.suspicion for name in columns if (found := evidence(judges(train), name, config))}
 
 
 @pytest.mark.parametrize("share", [0.3, 0.65])
@@ -85,7 +85,7 @@ def plant(extra: Callable[[pl.DataFrame, np.random.Generator], Any], days: int =
     frame = hourly(days)
     frame = frame.with_columns(hour=pl.Series(extra(frame, np.random.default_rng(1))))
     config = recipe_of({**PLANT, "known_future": ["hour"]}).data
-    found = evidence(in_order(framed(frame, config)), "hour", config)
+    found = evidence(judges(in_order(framed(frame, config))), "hour", config)
     assert found is not None
     return found.suspicion
 

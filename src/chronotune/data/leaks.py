@@ -12,7 +12,7 @@ Boosted trees on held-out days find the same order (steel .95, .82, .35, .44, .3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,8 +69,9 @@ def leak_findings(train: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
         train: Training rows of a framed table, series after series by time, numbers as Float64, categories as text.
         data: Names the columns and the seasons.
     """
+    parts = judges(train)
     for name in data.known_future:
-        found = evidence(train, name, data)
+        found = evidence(parts, name, data)
         if found is None or found.suspicion == "none":
             continue
         says = (
@@ -91,17 +92,21 @@ def leak_findings(train: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
             yield Finding("error", name, f"must be known in advance, {says}", remedy)
 
 
-def evidence(train: pl.DataFrame, name: str, data: DataConfig) -> Evidence | None:
-    """What up to ten series say about one covariate; None when there is too little to judge."""
-    parts = [part for part in train.partition_by(SERIES, maintain_order=True) if part.height >= LEAST]
-    spread = np.linspace(0, len(parts) - 1, _SERIES).round().astype(int)
-    chosen = [parts[row] for row in np.unique(spread)] if parts else []
-    found = [sums for part in chosen if (sums := _of_series(part.tail(_ROWS), name, data)) is not None]
+def judges(train: pl.DataFrame) -> list[pl.DataFrame]:
+    """The rows of up to ten series that are long enough, from all over the panel; what each column is judged by."""
+    long = train.group_by(SERIES, maintain_order=True).len().filter(pl.col("len") >= LEAST)[SERIES]
+    spread = np.linspace(0, len(long) - 1, min(_SERIES, len(long))).round().astype(int)
+    return [train.filter(pl.col(SERIES) == long[int(row)]).tail(_ROWS) for row in spread]
+
+
+def evidence(parts: Sequence[pl.DataFrame], name: str, data: DataConfig) -> Evidence | None:
+    """What some series, the `judges`, say about one covariate; None when there is too little to judge."""
+    found = [sums for part in parts if (sums := _of_series(part, name, data)) is not None]
     if not found:
         return None
     base, mixed, fresh, rest = np.mean(found, axis=0)
     share = float(1 - min(mixed, fresh) / base) if base > 0 else 0.0
-    return Evidence(share, float(1 - rest), max(p.height for p in chosen), all(_labels(p, name) for p in chosen))
+    return Evidence(share, float(1 - rest), max(part.height for part in parts), all(_labels(p, name) for p in parts))
 
 
 def _labels(rows: pl.DataFrame, name: str) -> bool:
