@@ -99,8 +99,7 @@ def _connect(profile: ClusterProfile, folder: Path | None) -> None:
     quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     try:
         if profile.kind == "local":  # said explicitly, else RAY_ADDRESS decides
-            keep_private()
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            keep_private()  # the mode is Ray's own default here: set after its import, it would be seen by half of it
             options = {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": str(folder)}
             ray.init(include_dashboard=False, **options, **quiet)
         else:
