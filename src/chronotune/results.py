@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.finalists import Standing, standings
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
+from chronotune.noise import RungNoise, at_rungs
 from chronotune.stores import store_at
 from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, is_sweep, read
 
@@ -151,6 +153,11 @@ def _score(trial: TrialRecord) -> float | None:
     return trial.best.objective if trial.best else None
 
 
+def noise(reading: Reading) -> list[RungNoise]:
+    """How far apart the trials must be at each rung to mean something; empty when nothing is known of it."""
+    return at_rungs(reading.trials, reading.attributes["recipe"]["objective"])
+
+
 def as_dict(reading: Reading) -> dict[str, Any]:
     """Everything that a script may want of a sweep, as JSON values (NaN becomes null)."""
     return {
@@ -160,6 +167,7 @@ def as_dict(reading: Reading) -> dict[str, Any]:
         "leaderboard": without_nan(leaderboard(reading).to_dicts()),
         "results": without_nan(curves(reading).to_dicts()),
         "finalists": without_nan(finalists(reading)),
+        "noise": without_nan([asdict(rung) for rung in noise(reading)]),
         "winner": reading.attributes.get("winner"),
         "evaluation": without_nan(reading.evaluation),
     }
