@@ -54,7 +54,7 @@ IMPORTERS = {
     "sqlalchemy": "storage",
     "ray": "cluster evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
-    "chronos": "attention finetune forecaster pretrained trainable trial",
+    "chronos": "attention finetune forecaster pretrained trainable trial validation",
     "transformers": "pretrained",
     "peft": "trainable",
     "safetensors": "averaging checkpoint pretrained",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from chronotune.records import TrialRecord
 from sweep_parts import POINT, result
 
 
-def trial(number: int, rungs: dict[int, Floats]) -> TrialRecord:
+def trial(number: int, rungs: Mapping[int, Floats]) -> TrialRecord:
     """A trial with these losses by origin."""
     results = tuple(
         replace(result(windows, float(losses.sum())), attributes={LOSSES: packed(losses)})
