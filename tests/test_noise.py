@@ -62,7 +62,7 @@ def test_a_rung_says_what_it_tells_apart() -> None:
     told = sentence([rung])
     assert told is not None
     assert told.startswith("validation noise: 24 origins separate a trial from its rung's best")
-    assert told.endswith(f"{rung.separates:.1%} at 3 (1 of 3 are closer)")
+    assert told.endswith(f"{rung.separates:.2%} at 3 (1 of 3 are closer)")
 
 
 def test_more_origins_tell_more_apart() -> None:

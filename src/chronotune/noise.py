@@ -114,7 +114,7 @@ def sentence(rungs: Sequence[RungNoise]) -> str | None:
     """What the rungs can tell apart, for people; None when nothing is known of it."""
     if not rungs:
         return None
-    told = [f"{one.separates:.1%} at {one.windows_seen} ({one.close} of {one.trials - 1} are closer)" for one in rungs]
+    told = [f"{one.separates:.2%} at {one.windows_seen} ({one.close} of {one.trials - 1} are closer)" for one in rungs]
     return (
         f"validation noise: {rungs[-1].origins} origins separate a trial from its rung's best when they are this far "
         f"apart: {', '.join(told)}"
