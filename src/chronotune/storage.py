@@ -1,6 +1,8 @@
 """Where a study is kept: in `study.journal` of the sweep's folder, or in a database that its `study.json` names.
 
 A journal is repaired after a crash. A database needs none: its transactions are whole or not there.
+The lease stays in the folder: two hosts that see one folder are kept apart, but whoever copies a folder and resumes
+both drives one study twice.
 """
 
 from __future__ import annotations
