@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ JOURNAL = "study.journal"
 ADDRESS = "study.json"
 """Names the database and the study in it, where there is no journal."""
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = float(os.environ.get("CHRONOTUNE_STUDY_PATIENCE", "300"))
 """How long a driver waits for a database that does not answer any more, e.g. while its server is restarted."""
 _CONNECT_SECONDS = 10
 _LOCKED_SECONDS = 60  # that an SQLite file may be locked by another process

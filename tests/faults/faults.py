@@ -147,6 +147,7 @@ FAULTS: dict[str, Fault] = {
     "changed": Fault("resumed with other data, recipe, model", _simple(world.changed_inputs)),
     "postgresql-driver": Fault("study in PostgreSQL: driver, SIGKILL", _simple(outside.killed_driver)),
     "postgresql-server": Fault("study in PostgreSQL: server, for 5 seconds", _simple(outside.restarted_server)),
+    "postgresql-lost": Fault("study in PostgreSQL: server, for too long", _simple(outside.lost_server)),
     "dashboard": Fault("no fault: optuna-dashboard looks in", _simple(outside.dashboard)),
     "node": Fault("a node is removed, another added", _simple(world.lost_node)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -47,6 +48,27 @@ def restarted_server(place: Place) -> Story:
         if "waits for it" not in place.printed:
             raise NotAsPromisedError(f"nobody is told that the database was away:\n{place.printed}")
         return Story("waits, and goes on by itself", (_as_journal(place),))
+
+
+def lost_server(place: Place) -> Story:
+    """The PostgreSQL server is killed after the first result, and comes back when the driver has given up."""
+    with _server() as server:
+        place = _in_database(place, server)
+        os.environ["CHRONOTUNE_STUDY_PATIENCE"] = str(AWAY_SECONDS)
+        try:
+            process = place.start()
+        finally:
+            del os.environ["CHRONOTUNE_STUDY_PATIENCE"]
+        with process:
+            place.until(process, first_result)
+            server.kill()
+            place.wait(process, code=1)
+        if "the study's database must answer" not in place.printed:
+            raise NotAsPromisedError(f"nobody is told why the sweep ended:\n{place.printed}")
+        server.start()
+        left = place.remains()
+        place.run("resume", "sweep")
+        return Story("ends with a sentence, `resume` goes on", (_as_journal(place),), left)
 
 
 def dashboard(place: Place) -> Story:
