@@ -40,7 +40,7 @@ class Server:
     """A server on a port of its own; a context manager from its start to its end."""
 
     def __init__(self, programs: Path) -> None:
-        self._programs, self._port = programs, free_port()
+        self._programs, self._port = programs, _free_port()
         # not in pytest's folder, which nobody else may enter
         self._place = Path(tempfile.mkdtemp(prefix="postgres-"))
         self._log = self._place / "log"
@@ -121,8 +121,7 @@ class Server:
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": [], "cwd": "/"}
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

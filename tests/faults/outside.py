@@ -6,19 +6,23 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from drivers import first_result
 from judge import Story
 from place import NotAsPromisedError, Place
-from world import NotPossibleError
+from world import NotPossibleError, free_port
 
 from chronotune.study import JOURNAL, read
-from postgres_parts import Server, free_port, server_or_reason
+
+if TYPE_CHECKING:
+    from postgres_parts import Server
 
 AWAY_SECONDS = 5
 
@@ -114,6 +118,9 @@ def _as_journal(place: Place) -> Place:
 
 @contextmanager
 def _server() -> Iterator[Server]:
+    sys.path.append(str(Path(__file__).parents[1]))  # this is a script's folder: the tests' helpers are above it
+    from postgres_parts import server_or_reason
+
     found = server_or_reason()
     if isinstance(found, str):
         raise NotPossibleError(found)
