@@ -17,11 +17,11 @@ LAYERS = {
     "config.space",
     "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
     "config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster device finetune forecaster lstm members pretrained "
+    "adapters": "attention averaging baselines checkpoint cluster.* device finetune forecaster lstm members pretrained "
     "sampler search start study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
-    "faces": "__init__ __main__ cli commands.* progress report",
+    "faces": "__init__ __main__ cli commands.* driver progress report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 
@@ -38,6 +38,7 @@ SIDEWAYS = {
     ("finetune", "device"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),
+    ("cluster", "pretrained"),  # what is sent, and whether a node can load it
     ("forecaster", "pretrained"),
     ("members", "forecaster"),  # a blend is several models
 }
@@ -46,7 +47,7 @@ SIDEWAYS = {
 IMPORTERS = {
     "mlflow": "tracking.*",
     "optuna": "sampler search study",
-    "ray": "cluster evaluation repeats search sweep trial tuner",
+    "ray": "cluster.* evaluation repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
@@ -56,7 +57,7 @@ IMPORTERS = {
     "polars": "data.* results serving standalone",
     "yaml": "config.*",
     "typer": "cli commands.*",
-    "rich": "cli commands.* progress report",
+    "rich": "cli commands.* driver progress report",
 }
 """Who may import what."""
 

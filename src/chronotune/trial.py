@@ -79,8 +79,9 @@ class Worker:
     @property
     def share(self) -> float:
         """Of the device's memory: the trial's fraction of a GPU, or an equal part of the machine's."""
-        gpus = self.assignment.recipe.cluster.gpus_per_trial or 1.0
-        return min(1.0, gpus) if _device().type == "cuda" else 1 / (1 + self._neighbours)
+        gpus = self.assignment.recipe.cluster.gpus_per_trial
+        shared = gpus if gpus and gpus != "auto" else 1.0
+        return min(1.0, shared) if _device().type == "cuda" else 1 / (1 + self._neighbours)
 
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
