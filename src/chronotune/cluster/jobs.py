@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import tempfile
 import time
@@ -215,19 +216,28 @@ def stop(job: Job) -> bool:
         return bool(client.stop_job(job.id))
 
 
+def wait(job: Job, seconds: float = STOP_SECONDS + 30) -> State:
+    """The state of a job when it has ended, or after so many seconds."""
+    until = time.monotonic() + seconds
+    while not (now := state(job)).has_ended and time.monotonic() < until:
+        time.sleep(1)
+    return now
+
+
 def follow(job: Job, write: Callable[[str], None]) -> State:
     """Hand on what the job prints, from its beginning, until it has ended; Ctrl-C leaves it alone.
 
     Raises:
         ChronotuneError: The cluster has not answered for a minute.
     """
-    seen, broken_since = 0, None
+    printed, broken_since = _Printed(write), None
     while True:
         try:
-            seen = _tail(job, seen, write)
+            _tail(job, printed)
             now = state(job)
             if now.has_ended:
-                _write_rest(log_of(job), seen, write)
+                printed.begin_again()
+                printed.take(log_of(job))
                 return now
             broken_since = None
         except InputError:
@@ -239,24 +249,34 @@ def follow(job: Job, write: Callable[[str], None]) -> State:
         time.sleep(1)
 
 
-def _tail(job: Job, seen: int, write: Callable[[str], None]) -> int:
-    """Follow the log while the connection lasts; how many characters have been handed on."""
+class _Printed:
+    """Hands a log on that comes from its beginning each time a connection is made, each character once."""
 
-    async def read(client: Any) -> int:
-        passed = 0
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._seen, self._passed = write, 0, 0
+
+    def begin_again(self) -> None:
+        """The log comes from its beginning."""
+        self._passed = 0
+
+    def take(self, text: str) -> None:
+        """The next part of it."""
+        self._passed += len(text)
+        if (new := self._passed - self._seen) > 0:
+            self._write(text[-new:])
+            self._seen = self._passed
+
+
+def _tail(job: Job, printed: _Printed) -> None:
+    """Follow the log while the connection lasts."""
+
+    async def read(client: Any) -> None:
+        printed.begin_again()
         async for text in client.tail_job_logs(job.id):
-            passed += len(text)
-            if passed > seen:
-                write(text[-min(len(text), passed - seen) :])
-        return max(seen, passed)
+            printed.take(text)
 
     with _talking(job.address, job) as client:
-        return asyncio.run(read(client))
-
-
-def _write_rest(log: str, seen: int, write: Callable[[str], None]) -> None:
-    if len(log) > seen:
-        write(log[seen:])
+        asyncio.run(read(client))
 
 
 @contextmanager
@@ -281,7 +301,7 @@ def _talking(address: str, job: Job | None = None) -> Iterator[Any]:
     if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
-        import ray  # noqa: F401  # the client needs all of it
+        import aiohttp
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
@@ -289,6 +309,8 @@ def _talking(address: str, job: Job | None = None) -> Iterator[Any]:
             f"jobs need Ray's dashboard package ({error}). Run `pip install 'chronotune[dashboard]'`"
         ) from error
     try:
+        logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)  # what it uploads is nobody's news
+        logging.getLogger("ray._private.runtime_env").setLevel(logging.WARNING)
         with _not_elsewhere():
             client = JobSubmissionClient(address)
         yield client
@@ -297,7 +319,7 @@ def _talking(address: str, job: Job | None = None) -> Iterator[Any]:
             f"{address}: the cluster asks for its token, but RAY_AUTH_TOKEN {_given()}. Set RAY_AUTH_TOKEN to the "
             f"cluster's, or RAY_AUTH_TOKEN_PATH to a file that holds it"
         ) from error
-    except (ConnectionError, OSError) as error:
+    except (OSError, aiohttp.ClientError) as error:
         raise ChronotuneError(
             f"{address}: the cluster's dashboard must answer, but it does not. Check the address"
         ) from error
