@@ -6,8 +6,8 @@ import importlib.util
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def _survey(recipe: Recipe, directory: Path | None) -> tuple[list[Node], list[Fa
         return [here], [fault]
     try:
         reports = _ask(list(names), file, recipe.model.model_dump_json())
-        _read_back(reports, file)
+        _read_back(reports)
     finally:
         if file is not None:
             probe.remove(file)
@@ -121,22 +121,33 @@ _SHARE = "Put the sweep's folder (--dir, or sweeps in the profile) on storage th
 def _ask(others: Sequence[str], file: str | None, model: str) -> dict[str, dict[str, Any]]:
     """What `probe.look` returns on each of these nodes; `error` where it does not."""
     import ray
+
+    with _sent_as_source():
+        asked = {node: _there(node, probe.look, file, _PACKAGES, model, _has_gpus(node)) for node in others}
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_patience())
+        return {node: _answer(reference) for node, reference in asked.items()}
+
+
+@contextmanager
+def _sent_as_source() -> Iterator[None]:
+    """Inside the block the probe travels whole, for nodes that lack this package."""
     from ray import cloudpickle
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
     cloudpickle.register_pickle_by_value(probe)
     try:
-        look = ray.remote(num_cpus=0, max_retries=0)(probe.look)
-        asked = {
-            node: look.options(scheduling_strategy=OnNode(node, soft=False)).remote(
-                file, _PACKAGES, model, _has_gpus(node)
-            )
-            for node in others
-        }
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_patience())
-        return {node: _answer(reference) for node, reference in asked.items()}
+        yield
     finally:
         cloudpickle.unregister_pickle_by_value(probe)
+
+
+def _there(node: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a node; the reference to what it returns."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    on_it = NodeAffinitySchedulingStrategy(node, soft=False)
+    return task.options(scheduling_strategy=on_it).remote(*arguments)
 
 
 def _patience() -> int:
@@ -159,24 +170,23 @@ def _answer(reference: Any) -> dict[str, Any]:
     return report
 
 
-def _read_back(reports: Mapping[str, dict[str, Any]], file: str | None) -> None:
+def _read_back(reports: Mapping[str, dict[str, Any]]) -> None:
     """Read here what each node has written there, and have removed what cannot be seen from here."""
-    import ray
-    from ray import cloudpickle
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
-
     for node, report in reports.items():
         if not (written := report.get("written")):
             continue
         report["unseen"] = probe.why_unreadable(Path(written))
-        if not report["unseen"]:
+        if report["unseen"]:
+            _remove_there(node, written)
+        else:
             probe.remove(written)
-            continue
-        cloudpickle.register_pickle_by_value(probe)
-        with suppress(ray.exceptions.RayError):
-            away = ray.remote(num_cpus=0)(probe.remove)
-            ray.get(away.options(scheduling_strategy=OnNode(node, soft=False)).remote(written), timeout=5)
-        cloudpickle.unregister_pickle_by_value(probe)
+
+
+def _remove_there(node: str, file: str) -> None:
+    import ray
+
+    with suppress(ray.exceptions.RayError), _sent_as_source():
+        ray.get(_there(node, probe.remove, file), timeout=5)
 
 
 def _silence(name: str, why: str, where: str) -> Fault:
@@ -296,7 +306,7 @@ def _survival(recipe: Recipe, directory: Path | None, where: str) -> list[Fault]
     kind = _file_system(directory.resolve())
     if kind.startswith(_OF_A_NETWORK):
         return []
-    rule = f"survives: head needs the study off this machine's disk, but {directory} is on a file system {kind!r}"
+    rule = f"head needs the study off this machine's disk, but {directory} is on a file system {kind!r}"
     return [Fault(where, "survives", rule, "Put the sweep's folder on a network's storage, or the study in a database")]
 
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,10 @@ def remove(file: str) -> None:
 
 def _version(package: str) -> str | None:
     try:
+        if package == "chronotune":  # what is imported, wherever it lies, not what was once installed
+            return str(import_module(package).__version__)
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
+    except (ImportError, metadata.PackageNotFoundError):
         return None
 
 
