@@ -17,8 +17,8 @@ LAYERS = {
     "config.space",
     "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
     "config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster.* device finetune forecaster lstm members pretrained "
-    "sampler search start study trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster lstm members "
+    "pretrained sampler search start study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
     "standalone sweep train trial tuner",
     "faces": "__init__ __main__ cli commands.* driver progress report",

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import logging
 import math
@@ -17,18 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ray import tune
 
 from chronotune import device, finetune, forecaster, members, metrics
 from chronotune.checkpoint import drop_state
+from chronotune.cluster import is_given_up
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import TrialData
 from chronotune.data.windows import actuals
+from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import FINALISTS, TrialRecord, by_score
@@ -65,6 +66,7 @@ class Worker:
         self._neighbours = neighbours
         self._threads = threads or assignment.recipe.cluster.cpus_per_trial
         self._base: Chronos2Model | None = None
+        self.notice = Notice(is_given_up)
 
     @property
     def base(self) -> Chronos2Model:
@@ -186,7 +188,10 @@ class TrialRun:
 
     def _advance(self, rung: int) -> dict[str, Any]:
         started, busy = time.perf_counter(), device.Busy(self._tuner.device)
-        progress = self._tuner.advance(rung)
+        with self._worker.notice.awaited():
+            progress = self._tuner.advance(rung, self._worker.notice)
+        if self._tuner.windows_seen < rung:
+            self._leave(time.perf_counter() - started)
         busy_share = busy.share()
         scores = self._worker.score(self._tuner.model, self._point.context_length, self._point.covariates)
         self._seconds += time.perf_counter() - started
@@ -214,8 +219,16 @@ class TrialRun:
         )
         return result
 
+    def _leave(self, seconds: float) -> NoReturn:
+        """Between two rungs, as this machine is taken away: keep what has been done, for another to go on."""
+        folder = self._folder / str(self._tuner.windows_seen)
+        if self._tuner.windows_seen and not folder.exists():
+            self._tuner.save(folder, {"attributes": {"seconds": round(self._seconds + seconds, 3)}})
+        log.warning("told to go: %s windows are kept, and another worker goes on from there", folder.name)
+        raise ToldToGo
+
     def _restore(self) -> dict[str, Any] | None:
-        """Go on from the latest checkpoint that is whole; its result, or None when there is none."""
+        """Go on from the latest checkpoint that is whole; its result, or None when it has none or there is none."""
         for folder in sorted(_checkpoints(self._folder), key=lambda folder: int(folder.name), reverse=True):
             try:
                 result = dict(self._tuner.restore(folder))
@@ -224,8 +237,8 @@ class TrialRun:
                 continue
             self._seconds = result["attributes"]["seconds"]
             self._best = min(_score_of(checkpoint) for checkpoint in _checkpoints(self._folder))
-            log.info("goes on from %d windows", result[BUDGET])
-            return result
+            log.info("goes on from %d windows", self._tuner.windows_seen)
+            return result if OBJECTIVE in result else None  # between two rungs: earlier ones were reported
         return None
 
     def _prune(self) -> None:
@@ -270,6 +283,7 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         assert assignment is not None
         self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe))
         self._config, self._results = config, None
+        self._worker.notice.listen()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another configuration in the same process, which first frees what the last one held."""
@@ -289,6 +303,8 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 if number is None:
                     return {ZERO_SHOT: self._worker.zero_shot(), BUDGET: 0, "done": True}
                 result = next(self._run())
+            except ToldToGo:
+                os._exit(1)  # Ray starts the trial again elsewhere
             except Exception as error:  # whatever went wrong, the study gets its reason
                 log.exception("%s failed", name)
                 return {"failed": _reason(error), "halts": isinstance(error, StorageError), "done": True}
@@ -345,24 +361,6 @@ def log_file(directory: Path, name: str) -> Iterator[TextIO]:
     finally:
         root.removeHandler(handler)
         file.close()
-
-
-@contextmanager
-def ended_when_stuck(minutes: float | None, log_to: TextIO) -> Iterator[None]:
-    """End this process when the block takes longer, whatever it does, also in native code that holds the interpreter.
-
-    Args:
-        minutes: Of wall time; None: for ever.
-        log_to: Gets the stack of every thread before the end.
-    """
-    if minutes is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(60 * minutes, exit=True, file=log_to)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:

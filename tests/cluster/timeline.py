@@ -1,6 +1,7 @@
 """A sweep on a real cluster whose nodes are lost and added while it runs, submitted from outside; prints its timeline.
 
-    python tests/cluster/timeline.py                    head, two nodes, one killed, one added
+    python tests/cluster/timeline.py                    head, two nodes, one killed, one added, one told to go
+    python tests/cluster/timeline.py --lose-head        the same, and the head lost at the end: resume on a new cluster
     python tests/cluster/timeline.py --set KEY=VALUE    any key of the recipe: its study in a database, an MLflow server
 
 Every process is started here, with folders and ports of its own, and ended by its id.
@@ -9,6 +10,7 @@ Every process is started here, with folders and ports of its own, and ended by i
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ from chronotune.errors import ChronotuneError
 from chronotune.study import Reading, read
 
 NAME = "timeline"
-SETTINGS = ("budget.trials=8", "budget.windows=1200", "early_stopping.grace=200", "tracking.enabled=false")
+SETTINGS = ("budget.trials=10", "budget.windows=1200", "early_stopping.grace=200", "tracking.enabled=false")
 """Of the smoke recipe: trials that live long enough to lose their node."""
 
 
@@ -86,48 +88,103 @@ def verdict(directory: Path, wanted: int) -> list[str]:
     return [*missing, *twice, *unended, *unevaluated]
 
 
-def deaths(directory: Path) -> int:
-    """How often a trial's log tells that its worker died."""
-    return sum(log.read_text().count("its worker died") for log in (directory / "logs").glob("*.log"))
+def told(directory: Path, words: str) -> int:
+    """How often the trials' logs say so."""
+    return sum(log.read_text().count(words) for log in (directory / "logs").rglob("*.log"))
 
 
-def play(place: Path, settings: Sequence[str], wanted: int) -> list[str]:
-    """The whole story; what was wrong at its end."""
-    line, sweeps, outside = Timeline(), place / "shared" / "sweeps", place / "outside"
-    outside.mkdir()
-    directory = sweeps / NAME
-    with Machines(place) as machines:
-        machines.head()
-        line.say(
-            f"head up; the dashboard answers {machines.answer(None)} without a token, "
-            f"{machines.answer('wrong')} with a wrong one, {machines.answer(machines.token)} with its own"
-        )
-        machines.add("a")
-        machines.add("b")
-        line.say("nodes a and b started, 1 CPU each")
+COMMAND = (sys.executable, "-m", "chronotune")
+
+
+class Play:
+    """The acts of the story, each a few processes and what must come of them."""
+
+    def __init__(self, place: Path, machines: Machines) -> None:
+        self.line, self.machines = Timeline(), machines
+        self.sweeps, self.outside = place / "shared" / "sweeps", place / "outside"
+        self.outside.mkdir()
+        self.directory = self.sweeps / NAME
+
+    def call(self, *arguments: str, seconds: float = 900) -> int:
+        """A command from outside, to its end; its exit code."""
+        return self.machines.run(*COMMAND, *arguments, cwd=self.outside).wait(timeout=seconds)
+
+    def begin(self) -> None:
+        """A head and two nodes; who has no token is sent away."""
+        self.machines.head()
+        answers = [self.machines.answer(token) for token in (None, "wrong", self.machines.token)]
+        self.line.say("head up; without a token, with a wrong one, with its own: HTTP {}, {}, {}".format(*answers))
+        self.machines.add("a")
+        self.machines.add("b")
+        self.line.say("nodes a and b started, 1 CPU each")
+
+    def submit(self, settings: Sequence[str]) -> None:
+        """From outside, by a terminal that does not stay."""
         options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-        cluster = str(profile(machines, sweeps, outside))
-        command = [sys.executable, "-m", "chronotune"]
-        run = ("run", "smoke", "--cluster", cluster, "--dir", NAME)
-        client = machines.run(*command, *run, *options, cwd=outside)
-        line.say("submitted from outside: chronotune run --cluster machines.yaml")
-        line.until("the first results are in the study", lambda: results(directory) >= 2 or client.poll() is not None)
+        cluster = str(profile(self.machines, self.sweeps, self.outside))
+        run = ("run", "smoke", "--cluster", cluster, "--dir", NAME, *options)
+        client = self.machines.run(*COMMAND, *run, cwd=self.outside)
+        self.line.say("submitted from outside: chronotune run smoke --cluster machines.yaml")
+        self.line.until("the first results are in the study", lambda: self.results >= 2 or client.poll() is not None)
         client.kill()
         client.wait()
-        line.say("the submitting terminal is gone (SIGKILL)")
-        told = machines.run(*command, "status", NAME, cwd=outside)
-        line.say(f"chronotune status finds it again: exit {told.wait()}")
-        machines.kill("b")
-        line.say("node b SIGKILLed, all its processes at once")
-        before = results(directory)
-        machines.add("c")
-        line.say("node c started")
-        line.until("results go on", lambda: results(directory) > before + 2)
-        follower = machines.run(*command, "attach", NAME, cwd=outside)
-        line.say(f"chronotune attach: followed to the end, exit {follower.wait(timeout=900)}")
-        line.say(f"workers that died: {deaths(directory)}")
-    wrong = verdict(directory, wanted)
-    line.say("every trial exactly once, evaluated" if not wrong else "; ".join(wrong))
+        self.line.say("the submitting terminal is gone (SIGKILL)")
+        self.line.say(f"chronotune status finds the sweep again: exit {self.call('status', NAME)}")
+
+    def lose_a_node(self) -> None:
+        """And get another."""
+        self.machines.kill("b")
+        before = self.results
+        self.line.say("node b SIGKILLed, all its processes at once")
+        self.machines.add("c")
+        self.line.say("node c started")
+        self.line.until("results go on", lambda: self.results > before + 2)
+
+    def be_noticed(self) -> None:
+        """A spot market tells node c that it goes; its worker keeps what it has done."""
+        self.machines.add("d")
+        self.line.say("node d started")
+        self.machines.notice("c")
+        self.line.say("node c gets SIGTERM")
+        self.line.until("node c has ended in order", lambda: self.machines.nodes["c"].poll() is not None, 120)
+        self.line.say(f"workers that kept their work before they went: {told(self.directory, 'told to go')}")
+
+    def lose_the_head(self) -> None:
+        """With all nodes and the driver; the sweep goes on on a new cluster at the same address."""
+        for name in list(self.machines.nodes):
+            self.machines.kill(name)
+        self.line.say(f"head, driver and all nodes SIGKILLed; {self.results} results are in the study")
+        self.machines.head()
+        self.machines.add("e")
+        self.machines.add("f")
+        self.line.say("a new head, nodes e and f")
+        self.line.say(f"chronotune resume, followed to the end: exit {self.call('resume', NAME)}")
+
+    def follow(self) -> None:
+        """To the end, from outside."""
+        self.line.say(f"chronotune attach, followed to the end: exit {self.call('attach', NAME)}")
+
+    @property
+    def results(self) -> int:
+        """How many the study has."""
+        return results(self.directory)
+
+
+def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool) -> list[str]:
+    """The whole story; what was wrong at its end."""
+    with Machines(place) as machines:
+        story = Play(place, machines)
+        story.begin()
+        story.submit(settings)
+        story.lose_a_node()
+        story.be_noticed()
+        if head:
+            story.lose_the_head()
+        else:
+            story.follow()
+        story.line.say(f"workers that died: {told(story.directory, 'its worker died')}")
+        wrong = verdict(story.directory, wanted)
+        story.line.say("every trial exactly once, evaluated" if not wrong else "; ".join(wrong))
     return wrong
 
 
@@ -136,15 +193,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--keep", action="store_true", help="leave logs and the sweep behind, and say where")
+    parser.add_argument("--lose-head", action="store_true", help="lose the head too, and resume on a new cluster")
     arguments = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="timeline-"))
-    wanted = next((int(s.partition("=")[2]) for s in arguments.settings if s.startswith("budget.trials=")), 8)
-    wrong = play(place, arguments.settings, wanted)
+    wanted = next((int(s.partition("=")[2]) for s in arguments.settings if s.startswith("budget.trials=")), 10)
+    wrong = play(place, arguments.settings, wanted, head=arguments.lose_head)
     if arguments.keep or wrong:
         print(f"left in {place}")
     else:
-        import shutil
-
         shutil.rmtree(place, ignore_errors=True)
     return 1 if wrong else 0
 

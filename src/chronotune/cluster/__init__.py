@@ -10,11 +10,12 @@ from chronotune.cluster.capacity import (
     with_gpu_share,
 )
 from chronotune.cluster.checks import preflight
-from chronotune.cluster.session import connected, usable_cpus
+from chronotune.cluster.session import connected, is_given_up, usable_cpus
 
 __all__ = [
     "connected",
     "gpus_per_trial",
+    "is_given_up",
     "preflight",
     "resources_of_trial",
     "slots",

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,17 @@ def _no_answer(profile: ClusterProfile, reason: str) -> str:
         f"Ray must answer at {profile.address or 'an address of this machine'}, but it does not: {reason}. "
         f"Check the address in the cluster profile {profile.name!r}, and RAY_AUTH_TOKEN, or use cluster=local"
     )
+
+
+def is_given_up() -> bool:
+    """Whether Ray moves work away from this process's node; what it cannot tell is no."""
+    import ray
+
+    if not ray.is_initialized():
+        return False
+    with suppress(Exception):  # there is no public way to ask
+        return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+    return False
 
 
 def usable_cpus(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
