@@ -46,6 +46,8 @@ class Machines:
     """Logs, and the file with the token."""
     variables: dict[str, str] = field(default_factory=dict)
     """More environment of all nodes."""
+    host: str = "127.0.0.1"
+    """The address of the head, and of nodes that name no other."""
     token: str = field(default_factory=lambda: secrets.token_hex(24))
     nodes: dict[str, psutil.Popen] = field(default_factory=dict)
     _folders: list[Path] = field(default_factory=list)
@@ -94,11 +96,13 @@ class Machines:
         self._start("head", ["--head", *dashboard, *ports], cpus)
         self._wait_for(lambda: self.answer(self.token) == 200, "the head's dashboard")
 
-    def add(self, name: str, cpus: int = 1, prefix: tuple[str, ...] = ()) -> None:
-        """Start a worker node; `prefix` runs it, e.g. in namespaces."""
-        self._start(name, ["--address", f"127.0.0.1:{self.port}"], cpus, prefix)
+    def add(self, name: str, cpus: int = 1, prefix: tuple[str, ...] = (), host: str | None = None) -> None:
+        """Start a worker node; `prefix` runs it, e.g. in namespaces, where it has an address of its own."""
+        self._start(name, ["--address", f"{self.host}:{self.port}"], cpus, prefix, host)
 
-    def _start(self, name: str, options: list[str], cpus: int, prefix: tuple[str, ...] = ()) -> None:
+    def _start(
+        self, name: str, options: list[str], cpus: int, prefix: tuple[str, ...] = (), host: str | None = None
+    ) -> None:
         folder = Path(tempfile.mkdtemp(prefix="ctm-", dir="/tmp"))
         self._folders.append(folder)
         agent, metrics, grpc, environment = free_ports(4)
@@ -106,7 +110,7 @@ class Machines:
             *("--dashboard-agent-listen-port", str(agent), "--dashboard-agent-grpc-port", str(grpc)),
             *("--metrics-export-port", str(metrics), "--runtime-env-agent-port", str(environment)),
             *("--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", str(STORE)),
-            *("--node-ip-address", "127.0.0.1", "--temp-dir", str(folder)),
+            *("--node-ip-address", host or self.host, "--temp-dir", str(folder)),
             *("--resources", f'{{"{name}": 1}}', "--disable-usage-stats", "--block"),
         ]
         with (self.place / f"{name}.log").open("w") as log:
