@@ -79,8 +79,9 @@ class Machines:
         """Of a process that may talk to the cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CHRONOTUNE_JOB"))}
         path = os.pathsep.join([str(RAY.parent), kept.get("PATH", "")])  # the job says `python`, and pip is asked for
+        patience = {"CHRONOTUNE_ANSWER_SECONDS": "120"}  # this machine is several
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
-        return {**kept, **token, **self.variables, "PATH": path}
+        return {**kept, **patience, **token, **self.variables, "PATH": path}
 
     def head(self, cpus: int = 0) -> None:
         """Start the head, by default without a CPU for trials."""

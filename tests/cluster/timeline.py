@@ -126,6 +126,8 @@ class Play:
         client = self.machines.run(*COMMAND, *run, cwd=self.outside)
         self.line.say("submitted from outside: chronotune run smoke --cluster machines.yaml")
         self.line.until("the first results are in the study", lambda: self.results >= 2 or client.poll() is not None)
+        if client.poll() is not None:
+            raise SystemExit((self.outside / "printed.txt").read_text()[-1000:])
         client.kill()
         client.wait()
         self.line.say("the submitting terminal is gone (SIGKILL)")

@@ -29,6 +29,9 @@ log = logging.getLogger("chronotune.cluster")
 ANSWER_SECONDS = 25
 """How long all nodes together may take to start a worker and look around."""
 
+PATIENCE = "CHRONOTUNE_ANSWER_SECONDS"
+"""Environment variable of the driver: another number of seconds, for machines that are busy with something else."""
+
 INSTALL_SECONDS = 600
 """The same where each of them first installs what the job brings along by pip."""
 
@@ -154,7 +157,7 @@ def _patience() -> int:
     import ray
 
     installs = (ray.get_runtime_context().runtime_env or {}).get("pip")
-    return INSTALL_SECONDS if installs else ANSWER_SECONDS
+    return INSTALL_SECONDS if installs else int(os.environ.get(PATIENCE, ANSWER_SECONDS))
 
 
 def _answer(reference: Any) -> dict[str, Any]:
@@ -190,7 +193,7 @@ def _remove_there(node: str, file: str) -> None:
 
 
 def _silence(name: str, why: str, where: str) -> Fault:
-    remedy = "See that node's Ray logs, or take the node away"
+    remedy = f"See that node's Ray logs, take the node away, or set {PATIENCE} where nodes are busy"
     return Fault(where, "", f"node {name} must answer, but {why}", remedy)
 
 
