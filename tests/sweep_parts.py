@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ POINT = Hyperparameters(
 )
 
 
-def new_study(directory: Path, recipe: Recipe | None = None) -> Study:
-    """An empty study in `directory`, as a sweep begins it."""
+def new_study(directory: Path, recipe: Recipe | None = None, url: str | None = None) -> Study:
+    """An empty study in `directory`, or in the database at `url`, as a sweep begins it."""
     recipe = recipe or small_recipe()
     attributes = {"recipe": recipe.model_dump(mode="json"), "identity": {"data": "1"}, "trials": recipe.budget.trials}
-    return Study.create(directory, "small", attributes)
+    return Study.create(directory, "small", attributes, url)
 
 
 def any_point(trial: optuna.Trial) -> Hyperparameters:
@@ -77,12 +78,17 @@ def result(windows_seen: int, objective: float) -> Result:
     return Result(windows_seen, objective, {"sql": objective}, {"seconds": 1.5, "steps": 4, "device": "cpu"})
 
 
-def judged_sweep(directory: Path, decision: str | None, weights: bytes = b"weights") -> Path:
-    """A finished sweep whose winner is in its folder, with this verdict on it; None: it was never evaluated."""
+def judged_sweep(directory: Path, decision: str | None, model: Path | None = None) -> Path:
+    """A finished sweep whose winner is in its folder, with this verdict on it; None: it was never evaluated.
+
+    The winner has the weights of the folder `model`, or none that could be loaded.
+    """
     recipe, winner = small_recipe(), directory / "winner"
     winner.mkdir(parents=True)
     (directory / "recipe.yaml").write_text(dump_recipe(recipe))
-    (winner / "model.safetensors").write_bytes(weights)
+    (winner / "model.safetensors").write_bytes(b"weights")
+    for name in ("model.safetensors", "config.json") if model else ():
+        shutil.copy(model / name, winner)  # type: ignore[operator]  # there is one
     study = new_study(directory, recipe)
     study.note("zero_shot", [{"context_length": 48, "covariates": "none", "metrics": {"sql": 0.9}}])
     number = ask(study)
@@ -90,7 +96,7 @@ def judged_sweep(directory: Path, decision: str | None, weights: bytes = b"weigh
     study.finish(number, 27)
     told: dict[str, Any] = {"name": "small-0", "windows_seen": 27, "score": 0.5, "trial": 0}
     digest = write_declarations(winner, recipe, POINT, load(recipe).panel, **told)
-    study.note("winner", {"number": 0, "windows_seen": 27, "score": 0.5, "sha256": digest, "bytes": len(weights)})
+    study.note("winner", {"number": 0, "windows_seen": 27, "score": 0.5, "sha256": digest, "bytes": 7})
     if decision is not None:
         verdict = {"decision": decision, "sentence": f"{decision}: so they say", "objective": "sql"}
         interval = {"gain": 0.02, "low": 0.01, "high": 0.03}

@@ -10,7 +10,8 @@ import pytest
 from chronotune.again import LastWorker
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError
-from chronotune.trial import Assignment, TrialRun, Worker, checkpoint_folder
+from chronotune.stores import trial_key
+from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
 from sweep_parts import POINT, small_recipe
 
@@ -33,7 +34,7 @@ def test_it_is_trained_again_to_the_same_weights(
 ) -> None:
     """Whether it is a searched trial or a finalist's repeat; its log says so."""
     *_, last = TrialRun(Worker(assignment), 1, POINT, seed).results()
-    folder = checkpoint_folder(assignment.directory, 1, repeat=seed is not None)
+    folder = assignment.directory / "checkpoints" / trial_key(1, repeat=seed is not None)
     worker = LastWorker(assignment, threads=2)
     worker.export(1, POINT, last["windows_seen"], tmp_path / "before", seed)
     if fault == "gone":

@@ -29,6 +29,7 @@ from chronotune.evaluation import evaluate_sweep
 from chronotune.export import export_winner, write_winner
 from chronotune.scoring import Ruler
 from chronotune.standalone import evaluate_model
+from chronotune.stores import Folder
 from chronotune.study import Result, Study
 from chronotune.trial import Assignment, TrialRun, Worker, result_of
 from engine_parts import small_model
@@ -219,7 +220,7 @@ def test_an_average_takes_the_winner_s_place(sweep: Sweep, monkeypatch: pytest.M
 
     A kill in between is made good. Every mean is taken here, whether it is better or not.
     """
-    others = ingredients(sweep.directory, sweep.study.read())
+    others = ingredients(Folder(sweep.directory / "checkpoints"), sweep.study.read())
     assert [record.number for record in others] != []
     monkeypatch.setattr(challenger, "ingredients", lambda *_: others)
     monkeypatch.setattr(Ruler, "score", falling(Ruler.score))

@@ -141,6 +141,9 @@ def test_the_record_outlives_the_head_on_a_networks_storage(monkeypatch: pytest.
     [fault] = checks._survival(recipe, tmp_path / "scratch" / "new", "far")
     assert "is on a file system 'xfs'" in str(fault)
     assert not checks._survival(_recipe(), Path("/new"), "far")
+    served = recipe.model_copy(update={"storage": "postgresql+psycopg://database/sweeps"})
+    assert not checks._survival(served, tmp_path / "scratch" / "new", "far")
+    assert checks._survival(recipe.model_copy(update={"storage": "sqlite:///a.db"}), tmp_path / "scratch", "far")
 
 
 def test_a_silent_tracking_server_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:

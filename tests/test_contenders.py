@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from chronotune.contenders import BARE, BEST, SAME, ZERO_SHOT, Segment, forecasts, of_sweep
-from chronotune.data.prepare import load, trial_data
+from chronotune import trees
+from chronotune.contenders import BARE, BEST, SAME, TREES, ZERO_SHOT, Segment, forecasts, of_sweep
+from chronotune.data.panel import FloatArray
+from chronotune.data.prepare import load, prepare, trial_data
+from chronotune.data.sources import read as read_data
 from chronotune.scoring import Ruler
 from chronotune.study import read
 from sweep_parts import small_recipe
@@ -62,3 +67,25 @@ def test_an_lstm_is_a_baseline_when_asked_for(monkeypatch: pytest.MonkeyPatch) -
     assert list(one) == ["seasonal naive (24)", "LSTM"]
     assert (one["LSTM"] == other["LSTM"]).all()
     assert Ruler.of_validation(data, recipe).score(one["LSTM"])["sql"] < 2
+
+
+def test_trees_are_fitted_without_what_they_are_weighed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other targets in validation do not change its first forecast there; those for the test are fitted on it too."""
+    monkeypatch.setitem(trees.SETTINGS, "max_iter", 3)
+    monkeypatch.setattr(trees, "PAIRS", 2000)
+    recipe = small_recipe(evaluation={"trees": True})
+    frame = read_data(recipe.data)
+    data = load(recipe)
+    other = pl.when(pl.int_range(pl.len()) >= data.split.train_end).then(900 - pl.col("ghi")).otherwise(pl.col("ghi"))
+    made: dict[str, list[FloatArray]] = {"validation": [], "test": []}
+    for dataset in (data, prepare(frame.with_columns(ghi=other), recipe)):
+        mine = trial_data(dataset, recipe)
+        first = replace(mine, validation=mine.validation[:1])
+        segments = {
+            "validation": Segment.of_validation(first, recipe),
+            "test": Segment.of_test(dataset, recipe, first.validation),
+        }
+        for name, segment in segments.items():
+            made[name].append({a["model"]: f for a, f in forecasts([], segment, None)}[TREES])  # type: ignore[arg-type]  # no contender
+    assert (made["validation"][0] == made["validation"][1]).all()
+    assert (made["test"][0] != made["test"][1]).any()

@@ -205,6 +205,16 @@ def test_a_sweep_of_an_earlier_version_waits_for_its_workers(tmp_path: Path) -> 
     assert as_begun(load_recipe(tmp_path / "old.yaml")).budget.stuck_minutes is None
 
 
+def test_a_sweep_of_an_earlier_version_exports_its_winner(tmp_path: Path) -> None:
+    """It was begun when nothing else took a winner's place, and may have been evaluated so."""
+    (tmp_path / "new.yaml").write_text(dump_recipe(load_recipe("steel")))
+    assert as_begun(load_recipe(tmp_path / "new.yaml")).evaluation.blends
+    text, count = re.subn(r"  blends: true\n", "", (tmp_path / "new.yaml").read_text())
+    assert count == 1
+    (tmp_path / "old.yaml").write_text(text)
+    assert not as_begun(load_recipe(tmp_path / "old.yaml")).evaluation.blends
+
+
 def test_three_of_three_by_default() -> None:
     """As the recipe's schema says."""
     assert Finalists() == Finalists(top=3, seeds=3)

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import chronotune
+from chronotune.checkpoint import read_meta
 from chronotune.errors import ChronotuneError
-from chronotune.finetune import NonFiniteLossError, read_notes
+from chronotune.finetune import NonFiniteLossError
 from chronotune.forecaster import predict_windows
 from engine_parts import (
     ALL,
@@ -283,7 +284,7 @@ def test_restore_goes_back_too(tmp_path: Path) -> None:
     tuner.save(tmp_path / "5", {"sql": 0.5})
     best = weights_of(tuner)
     tuner.advance(16)
-    assert tuner.restore(tmp_path / "5") == {"sql": 0.5} == read_notes(tmp_path / "5")
+    assert tuner.restore(tmp_path / "5") == {"sql": 0.5} == read_meta(tmp_path / "5")["notes"]
     assert same(weights_of(tuner), best)
     assert (tuner.windows_seen, tuner.steps) == (5, 2)
 

@@ -112,6 +112,25 @@ def test_a_sweep_becomes_a_job(server: Server) -> None:
     assert job.id.startswith("mine-")
 
 
+def test_a_lost_answer_is_no_lost_job(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for before the submission is called failed."""
+
+    def breaks(**_: Any) -> None:
+        raise ConnectionError("Remote end closed connection without response")
+
+    monkeypatch.setattr(server, "submit_job", breaks)
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    assert jobs.find("mine") == job
+
+    def unknown(_: str) -> None:
+        raise RuntimeError("Job does not exist")
+
+    monkeypatch.setattr(server, "get_job_info", unknown)
+    with pytest.raises(ChronotuneError, match="dashboard must answer"):
+        jobs.submit(_recipe(), "/mnt/sweeps/other")
+    assert jobs.recall("other") is None
+
+
 def test_no_token_is_written_anywhere(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither into what is remembered here nor into what is asked."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "hush-hush-hush")

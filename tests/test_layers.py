@@ -14,14 +14,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
-    "config.space",
-    "pure": "blending data data.* metrics segments significance verdict gate scoring memory catalog lease config.lines "
-    "config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster lstm members "
-    "pretrained sampler search start study trainable trees tracking.*",
-    "story": "again challenger compare contenders evaluation export finalists identity repeats results serving "
-    "standalone sweep train trial tuner",
-    "faces": "__init__ __main__ cli commands.* driver progress report",
+    "config.space config.storage",
+    "pure": "authtoken blending data data.* metrics records segments significance verdict gate scoring specimens "
+    "memory catalog lease config.lines config.faults config.resolve config.load",
+    "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster gauges journal "
+    "lstm members pretrained sampler search start storage stores study trainable trees tracking.*",
+    "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "
+    "serving standalone sweep train trial tuner",
+    "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
 }
 """From the bottom up. A new module belongs in one of them before the tests pass."""
 
@@ -29,6 +29,12 @@ SIDEWAYS = {
     ("search", "study"),  # the study is the one record that both read
     ("search", "sampler"),  # what is proposed, apart from when
     ("start", "study"),
+    ("study", "storage"),  # the record, and where it is kept
+    ("study", "journal"),
+    ("storage", "journal"),
+    ("gauges", "study"),
+    ("stores", "checkpoint"),
+    ("stores", "study"),
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
@@ -45,16 +51,19 @@ SIDEWAYS = {
 """Adapters know nothing of each other but for these."""
 
 IMPORTERS = {
-    "mlflow": "tracking.*",
-    "optuna": "sampler search study",
-    "ray": "cluster.* evaluation repeats search sweep trial tuner",
+    "mlflow": "tracking.* pyfunc",
+    "plotly": "page.*",
+    "optuna": "journal page.* sampler search storage study",
+    "sqlalchemy": "storage",
+    "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial",
     "transformers": "pretrained",
     "peft": "trainable",
     "safetensors": "averaging checkpoint pretrained",
     "sklearn": "trees",
-    "polars": "data.* results serving standalone",
+    "polars": "data.* pyfunc results serving standalone",
+    "pyarrow": "stores",
     "yaml": "config.*",
     "typer": "cli commands.*",
     "rich": "cli commands.* driver progress report",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Panel, Sequence[Window]
         steps = np.arange(how["horizon"], dtype=np.float32)
         return np.tile(steps + np.array(QUANTILES, dtype=np.float32)[:, None], (len(windows), 1, 1))
 
-    monkeypatch.setattr(forecaster, "load_model", lambda preset: None)
+    monkeypatch.setattr(forecaster, "load_model", lambda preset: SimpleNamespace(to=lambda device: None))
     monkeypatch.setattr(forecaster, "predict_windows", predict)
     return calls
 

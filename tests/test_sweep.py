@@ -75,7 +75,7 @@ def test_the_study_has_every_trial_ended(sweep: Path) -> None:
     assert reading.attributes["winner"]["number"] == reading.winner.number
     assert reading.attributes["evaluation"]["test_openings"] == 1
     assert reading.zero_shot is not None
-    assert not (sweep / ".tune").exists()
+    assert not (sweep / "checkpoints" / ".tune").exists()
     assert not (sweep / "lease.json").exists()
 
 

@@ -24,9 +24,10 @@ from chronotune.device import MEMORY
 from chronotune.errors import ChronotuneError
 from chronotune.export import write_winner
 from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.stores import Folder, prune, prune_all_but
 from chronotune.study import Result, TrialRecord
 from chronotune.train import train_recipe
-from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours, prune, prune_all_but, result_of
+from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours, result_of
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, small_recipe
 from sweep_parts import result as any_result
@@ -133,7 +134,7 @@ def test_the_best_trials_keep_their_best_checkpoint(tmp_path: Path) -> None:
         trial(3, "running", 0.6, 0.5),
         trial(4, "complete", 0.6, 0.5, 0.3),
     ]
-    prune(tmp_path, trials, keep=2)
+    prune(Folder(tmp_path / "checkpoints"), trials, keep=2)
     left = {path.relative_to(tmp_path / "checkpoints").as_posix() for path in tmp_path.glob("checkpoints/*/*")}
     assert left == {"0000/9", "0003/3", "0003/9", "0004/27"}
 
@@ -150,7 +151,7 @@ def test_a_long_sweep_does_not_fill_the_disk(worker: Worker) -> None:
         for r in TrialRun(worker, number, point.model_copy(update={"learning_rate": 10.0 ** -(2 + number)})).results():
             results.append(Result(**result_of(r)))
             trials[number:] = [TrialRecord(number, "running", point, tuple(results), None, None, None)]
-            prune(worker.assignment.directory, trials, keep)
+            prune(worker.assignment.store, trials, keep)
             if number == 0 and len(results) == 1:
                 one = on_disk()[1]  # a whole checkpoint of full fine-tuning
             folders, size = on_disk()
@@ -160,7 +161,7 @@ def test_a_long_sweep_does_not_fill_the_disk(worker: Worker) -> None:
                 break
         state: Any = "pruned" if number == 4 else "complete"
         trials[number] = replace(trials[number], state=state)
-        prune(worker.assignment.directory, trials, keep)
+        prune(worker.assignment.store, trials, keep)
         assert on_disk()[0] <= keep
         assert on_disk()[1] <= keep * one / 2
     assert keep + 1 < most <= keep + 3
@@ -176,7 +177,7 @@ def test_what_pruning_leaves_can_be_exported_but_not_resumed(worker: Worker, poi
     assert record.best is not None
     seen = record.best.windows_seen
     TrialRun(again(worker), 0, point).export(seen, directory / "before")
-    prune(directory, [record], keep=1)
+    prune(Folder(directory / "checkpoints"), [record], keep=1)
     TrialRun(again(worker), 0, point).export(seen, directory / "after")
     weights = [(directory / name / "model.safetensors").read_bytes() for name in ("before", "after")]
     assert weights[0] == weights[1]
@@ -349,10 +350,10 @@ def test_only_the_wanted_repeats_keep_their_checkpoints(worker: Worker, tmp_path
     next(TrialRun(worker, 0, POINT).results())
     record = TrialRecord(0, "complete", POINT, results, None, None, None, of=7, seed=5)
     assert record.best is not None
-    prune_all_but(tmp_path, [record], {0})
+    prune_all_but(Folder(tmp_path / "checkpoints"), [record], {0})
     left = [path.name for path in (tmp_path / "checkpoints/finalists/0000").iterdir()]
     assert left == [str(record.best.windows_seen)]
-    prune_all_but(tmp_path, [record], set())
+    prune_all_but(Folder(tmp_path / "checkpoints"), [record], set())
     assert not (tmp_path / "checkpoints/finalists/0000").exists()
     assert (tmp_path / "checkpoints/0000/3").is_dir()
 

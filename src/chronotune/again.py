@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import ChronotuneError
 from chronotune.search import BUDGET
-from chronotune.trial import TrialRun, Worker, checkpoint_folder, log_file, log_name, use_threads
+from chronotune.stores import trial_key
+from chronotune.trial import TrialRun, Worker, log_file, log_name, use_threads
 
 log = logging.getLogger("chronotune.again")
 
@@ -33,7 +33,7 @@ class LastWorker(Worker):
             directory = self.assignment.directory
             with log_file(directory, log_name(number, repeat=seed is not None)):
                 log.warning("%s; it is trained again up to %d windows", error, windows_seen)
-                shutil.rmtree(checkpoint_folder(directory, number, repeat=seed is not None), ignore_errors=True)
+                self.assignment.store.remove(trial_key(number, repeat=seed is not None))
                 self._train_again(TrialRun(self, number, point, seed), windows_seen)
             super().export(number, point, windows_seen, folder, seed)
 

@@ -8,6 +8,7 @@ scored beside them, but never challenge: an export holds models that the stock l
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from chronotune.export import WEIGHTS, Exporter
 from chronotune.finalists import champion
 from chronotune.forecaster import locate
 from chronotune.scoring import Ruler, spread
+from chronotune.stores import Store
 from chronotune.study import Reading, Result, Study, TrialRecord, by_score
 from chronotune.trial import Assignment
 
@@ -77,7 +79,7 @@ class Choice:
     challenger: str
     """One of CHALLENGERS."""
     scores: Mapping[str, float]
-    """The objective on validation by contender."""
+    """The objective on validation by contender; one that is not finite is left out."""
     blends: Mapping[str, Mapping[str, float]]
     """For each blend the weights of its members, those of 0 left out."""
     averaged: Sequence[str]
@@ -130,6 +132,7 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
         known[AVERAGE], scores[AVERAGE], names = averaged
     blends = _blends(known, assignment)
     scores |= {name: ruler.score(mixed(known, weights))[recipe.objective] for name, weights in blends.items()}
+    scores = {name: score for name, score in scores.items() if math.isfinite(score)}
     return Choice(tuned, challenger_of(scores), scores, blends, names if averaged else ())
 
 
@@ -166,11 +169,12 @@ def _average(
     The winner first, then the other checkpoints from best to worst, each kept if the mean is better with it
     (Wortsman et al. 2022, algorithm 1).
     """
-    data, kept = assignment.data, None
+    data = assignment.data
+    kept: tuple[Path, FloatArray] | None = None
     ruler, names = Ruler.of_validation(data, assignment.recipe), [_name(_winner_record(reading))]
     with tempfile.TemporaryDirectory(prefix=".averaging.", dir=directory) as scratch:
         folders = [Path(best.preset.weights)]
-        for number, record in enumerate(ingredients(directory, reading)):
+        for number, record in enumerate(ingredients(assignment.store, reading)):
             folder, mean = (Path(scratch) / f"{kind}{number}" for kind in ("one", "mean"))
             if not _exported(worker, record, folder):
                 continue
@@ -179,7 +183,10 @@ def _average(
             preset = best.preset.model_copy(update={"weights": str(mean), "revision": None})
             values = worker.predict(preset, data.panel, data.validation, best.context_length, best.covariates)
             reached = ruler.score(values)[assignment.recipe.objective]
-            if reached < score:
+            better = reached < score
+            for needless in ([kept[0]] if kept else []) if better else [folder, mean]:
+                shutil.rmtree(needless)  # weights are large
+            if better:
                 folders, names, score, kept = [*folders, folder], [*names, _name(record)], reached, (mean, values)
         if kept is None:
             return None
@@ -187,7 +194,7 @@ def _average(
     return kept[1], score, names
 
 
-def ingredients(directory: Path, reading: Reading) -> list[TrialRecord]:
+def ingredients(store: Store, reading: Reading) -> list[TrialRecord]:
     """Trainings whose best checkpoint is still there, from best to worst, at most as many as an average may have.
 
     They are the repeats of the finalist that won, and the best trials of the search; the winner itself is left out.
@@ -197,13 +204,14 @@ def ingredients(directory: Path, reading: Reading) -> list[TrialRecord]:
     there = [
         record
         for record in [*repeats, *by_score(reading.trials)]
-        if record != winner and record.best is not None and _checkpoint(directory, record.best).exists()
+        if record != winner and record.best is not None and _is_there(store, record.best)
     ]
     return sorted(there, key=lambda record: record.best.objective if record.best else 0.0)[: MOST_AVERAGED - 1]
 
 
-def _checkpoint(directory: Path, result: Result) -> Path:
-    return directory / "checkpoints" / str(result.attributes.get("checkpoint", "of another time"))
+def _is_there(store: Store, result: Result) -> bool:
+    trial, _, windows_seen = str(result.attributes.get("checkpoint", "of/another time")).rpartition("/")
+    return windows_seen in map(str, store.complete(trial))
 
 
 def _winner_record(reading: Reading) -> TrialRecord:

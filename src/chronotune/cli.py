@@ -22,7 +22,7 @@ app = typer.Typer(
 
 for _command in (
     *(files.ls, files.cp, files.check),
-    *(sweeps.run, sweeps.resume, sweeps.show, sweeps.logs, sweeps.mirror),
+    *(sweeps.run, sweeps.resume, sweeps.show, sweeps.report, sweeps.logs, sweeps.mirror),
     *(clusters.attach, clusters.status, clusters.stop),
     *(models.evaluate, models.compare, models.export, models.train, models.forecast),
     *(sweeps.rm, files.schema),

@@ -15,7 +15,7 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.gate import decision_of
 from chronotune.identity import ruler
 from chronotune.metrics import without_nan
-from chronotune.study import JOURNAL, Reading, read
+from chronotune.study import Reading, is_sweep, read
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def compare(targets: Sequence[str | Path]) -> dict[str, Any]:
 
 def _entry(target: str | Path) -> _Entry:
     try:
-        if (Path(target) / JOURNAL).exists():
+        if is_sweep(Path(target)):
             return _of_sweep(str(target), read(Path(target)))
         return _of_model(str(target), load_model(target))
     except ChronotuneError as error:

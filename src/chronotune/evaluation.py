@@ -17,6 +17,7 @@ from chronotune.errors import InputError
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
 from chronotune.scoring import Ruler, merged
+from chronotune.specimens import Specimens
 from chronotune.study import Study
 from chronotune.trial import Assignment, Worker
 
@@ -44,7 +45,7 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
     """Open the test segment, and count it, for the challenger that the study already names.
 
     `segments.json` gets the metrics of every contender by horizon step, hour, weekday, series of a panel and column of
-    `evaluation.segments`.
+    `evaluation.segments`; `windows.json` what the report shows of single windows (`Specimens.as_dict`).
 
     Returns:
         What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender, the
@@ -61,10 +62,14 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
     study.note("test_openings", openings)
     reading = study.read()
     choice = reading.attributes.get("choice") or {}
-    scored, tables = _score(of_sweep(directory, reading), dataset, ruler, predict, len(openings), choice=choice)
+    specimens = Specimens(ruler, choice.get("challenger", BEST), ZERO_SHOT)
+    scored, tables = _score(
+        of_sweep(directory, reading), dataset, ruler, predict, len(openings), choice=choice, specimens=specimens
+    )
     winner = reading.attributes["winner"]
     evaluation = {**scored, "sha256": winner["sha256"], "challenger": winner.get("challenger", BEST)}
-    for name, content in {"evaluation": evaluation, "segments": tables}.items():
+    windows = {"sha256": evaluation["sha256"], **specimens.as_dict()}
+    for name, content in {"evaluation": evaluation, "segments": tables, "windows": windows}.items():
         (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     study.note("evaluation", evaluation)  # last: what is noted is not done again, so the files must be there
     return evaluation
@@ -79,8 +84,9 @@ def _score(
     *,
     choice: Mapping[str, Any] | None = None,
     tabled: bool = True,
+    specimens: Specimens | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The evaluation, and the tables by step and segment, empty unless `tabled`; no forecasts are kept."""
+    """The evaluation, and the tables by step and segment, empty unless `tabled`; only `specimens` keeps forecasts."""
     recipe, choice = ruler.recipe, choice or {}
     rows: list[dict[str, Any]] = []
     losses: dict[str, FloatArray] = {}
@@ -90,6 +96,8 @@ def _score(
         told = {**about, "validation": choice.get("scores", {}).get(about["model"])}
         rows.append({**told, **without_nan(ruler.score(predictions))})
         losses[about["model"]] = ruler.losses(predictions)
+        if specimens is not None:
+            specimens.see(about["model"], predictions)
         if tabled:
             tables = merged(tables, without_nan(ruler.tables(predictions)), about)
     origins, challenger = dataset.split.test_origins, choice.get("challenger", BEST)

@@ -144,7 +144,8 @@ def pinned(recipe: Recipe) -> Recipe:
 def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits: Splits = ()) -> Recipe:
     """The recipe of one configuration: the space holds constants, training ends where this one did, none is repeated.
 
-    The address of the sweep's tracking stays behind: it belongs to the place, and may hold a secret.
+    The addresses of the sweep's tracking, study and checkpoints stay behind: they belong to the place, and may hold a
+    secret.
     """
     kept = [(step, windows) for step, windows in splits]
     unsplit = kept in ([], [(0, point.windows)])  # as the space has it
@@ -155,8 +156,9 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits:
     tracking = recipe.tracking.model_copy(update={"uri": None})
     nothing = {"enqueue": [], "vendor_defaults": False, "warm_start": []}
     search = recipe.search.model_copy(update=nothing)  # one point leaves nothing to search
+    cluster = recipe.cluster.model_copy(update={"checkpoints": None})
     parts = {"budget": budget, "search_space": space, "search": search, "tracking": tracking, "finalists": finalists}
-    return recipe.model_copy(update=parts)
+    return recipe.model_copy(update={**parts, "cluster": cluster, "storage": None})
 
 
 def export_winner(directory: str | Path, to: str | Path, force: bool = False) -> Path:

@@ -312,7 +312,7 @@ class FineTuner:
 
         Args:
             folder: A checkpoint that is already there is replaced.
-            notes: The caller's own, for `restore` and `read_notes` to give back; what JSON can hold.
+            notes: The caller's own, for `restore` to give back; what JSON can hold.
 
         Raises:
             ChronotuneError: It cannot be written.
@@ -374,15 +374,6 @@ class FineTuner:
                 self._trainable.merged().save_pretrained(partial)
         except OSError as error:
             raise ChronotuneError(f"cannot write {folder}: {error}; check rights and free space") from error
-
-
-def read_notes(folder: Path) -> dict[str, Any]:
-    """The notes of a checkpoint, without reading its weights.
-
-    Raises:
-        ChronotuneError: There is no checkpoint, or a damaged one.
-    """
-    return dict(checkpoint.read_meta(folder).get("notes", {}))
 
 
 def _check_plan(rungs: Sequence[int], budget: int) -> None:

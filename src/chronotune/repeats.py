@@ -10,8 +10,9 @@ from ray.tune.schedulers import FIFOScheduler
 from chronotune.cluster import slots
 from chronotune.finalists import averaged, choose, is_lost, needed, plan, seeds
 from chronotune.search import RecordedSearcher
+from chronotune.stores import prune_all_but
 from chronotune.study import FINALISTS, Study, TrialRecord
-from chronotune.trial import Assignment, prune_all_but
+from chronotune.trial import Assignment
 from chronotune.tuner import drive
 
 
@@ -40,7 +41,7 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
     def tidy() -> None:
         reading = study.read()
         kept = needed(reading) | (averaged(reading) if recipe.evaluation.blends else set())
-        prune_all_but(assignment.directory, reading.finalists, kept)
+        prune_all_but(assignment.store, reading.finalists, kept)
 
     if searcher.wants_more():
         drive(repeats, assignment, searcher, FIFOScheduler(), on_record, tidy)

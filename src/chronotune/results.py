@@ -10,7 +10,8 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.finalists import Standing, standings
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
-from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, read
+from chronotune.stores import store_at
+from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, is_sweep, read
 
 if TYPE_CHECKING:
     import polars as pl
@@ -169,8 +170,7 @@ def sweeps(root: Path) -> list[dict[str, Any]]:
 
     The score is the best trial's; once finalists have decided, the winner's mean over its seeds.
     """
-    found = [journal.parent for journal in sorted(root.glob(f"*/{JOURNAL}"))]
-    return [_about(directory) for directory in found]
+    return [_about(directory) for directory in sorted(root.glob("*")) if is_sweep(directory)]
 
 
 def _about(directory: Path) -> dict[str, Any]:
@@ -239,9 +239,21 @@ def remove(directory: Path, *, only_checkpoints: bool = False) -> None:
         InputError: It is no sweep, or somebody drives it.
     """
     refuse_removal(directory)
+    if place := elsewhere(directory):
+        store_at(place).remove("")
     target = directory / "checkpoints" if only_checkpoints else directory
     if target.exists():
         shutil.rmtree(target)
+
+
+def elsewhere(directory: Path) -> str | None:
+    """Where a sweep's checkpoints are, if not in its folder."""
+    try:
+        recipe = read(directory).attributes["recipe"]
+    except InputError:  # never begun
+        return None
+    place: str | None = recipe["cluster"].get("checkpoints")
+    return place
 
 
 def refuse_removal(directory: Path) -> None:
@@ -250,7 +262,7 @@ def refuse_removal(directory: Path) -> None:
     Raises:
         InputError: It is no sweep, or somebody drives it.
     """
-    if not (directory / JOURNAL).exists():
+    if not is_sweep(directory):
         raise InputError(
             f"{directory}: only a sweep is removed, but this folder holds no {JOURNAL}. See `chronotune ls`"
         )

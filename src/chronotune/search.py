@@ -103,8 +103,11 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended."""
         number = self._numbers.pop(trial_id)
-        if number is None:
-            return
+        if number is not None:
+            with self._study.together():
+                self._tell(number, result, error)
+
+    def _tell(self, number: int, result: Mapping[str, Any] | None, error: bool) -> None:
         if error:
             self._study.fail(number, WORKER_LOST)
         elif result and result.get("halts"):
@@ -186,7 +189,8 @@ class StudySearcher(RecordedSearcher):
         if not self.wants_more():
             return None
         number = len(self._study.trials)
-        return self._study.ask(self._sampler(number), self._draw, self._given(number), self._imports)
+        with self._study.together():
+            return self._study.ask(self._sampler(number), self._draw, self._given(number), self._imports)
 
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""

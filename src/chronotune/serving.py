@@ -42,7 +42,7 @@ class Columns:
 
 
 def forecast(
-    model: str | Path,
+    model: str | Path | ModelPreset,
     data: pl.DataFrame | str | Path,
     horizon: int | None = None,
     *,
@@ -58,7 +58,7 @@ def forecast(
     that training did not hold is forecast like any other.
 
     Args:
-        model: A preset's name, file or folder, or a sweep's folder: its winner. One that chronotune tuned knows its
+        model: A preset, its name, file or folder, or a sweep's folder: its winner. One that chronotune tuned knows its
             columns, context length and horizon.
         data: A frame, or a CSV or Parquet file. Rows after the last target hold the known-future covariates.
         horizon: Steps to forecast; by default what an exported model was trained for.
@@ -80,7 +80,7 @@ def forecast(
             f"data must be a polars frame or the path of a file, but is {type(data).__module__}.{type(data).__name__}. "
             f"From pandas: polars.from_pandas(data)"
         )
-    preset = load_model(winner_in(model))
+    preset = model if isinstance(model, ModelPreset) else load_model(winner_in(model))
     serving = _serving(preset, columns, horizon, context_length)
     steps, feed = horizon or serving.horizon, _feed(serving, data, fill_gaps)
     raw = data if isinstance(data, pl.DataFrame) else read_table(Path(data).expanduser())
@@ -185,9 +185,9 @@ def _feed(serving: Serving, data: pl.DataFrame | str | Path, fill_gaps: bool) ->
     return Feed(columns, serving.encodings, serving.step)
 
 
-def _unshipped(model: str | Path) -> list[str]:
+def _unshipped(model: str | Path | ModelPreset) -> list[str]:
     """A sweep's winner that its verdict did not ship."""
-    if winner_in(model) == model:
+    if isinstance(model, ModelPreset) or winner_in(model) == model:
         return []
     evaluation = read(Path(model)).evaluation
     return [] if is_shipped(evaluation) else [f"{model}: its winner is used, although {doubt(evaluation)}"]

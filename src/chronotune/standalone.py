@@ -25,7 +25,7 @@ from chronotune.evaluation import evaluate_again
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
 from chronotune.scoring import Ruler
-from chronotune.study import JOURNAL, Study
+from chronotune.study import Study, is_sweep
 from chronotune.trial import Assignment, Worker
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def evaluation_of(
 
 
 def _is_sweep(folder: Path) -> bool:
-    return (folder / JOURNAL).exists()
+    return is_sweep(folder)
 
 
 def evaluate_model(

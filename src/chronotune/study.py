@@ -7,30 +7,46 @@ second study in the same storage, so that they enter neither the search nor its 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from chronotune.config.points import Values
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
+from chronotune.journal import together
+from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
+from chronotune.storage import JOURNAL, address_of, begin, explained, is_sweep, look, reopen, steadily
+
+__all__ = [
+    "FINALISTS",
+    "JOURNAL",
+    "SCHEMA",
+    "Reader",
+    "Reading",
+    "Result",
+    "State",
+    "Study",
+    "TrialRecord",
+    "by_score",
+    "is_sweep",
+    "read",
+    "refuse_changes",
+    "winner",
+]
 
 SCHEMA = 1
-JOURNAL = "study.journal"
 FINALISTS = "finalists"
 """Attribute of a study that has a second one for its finalists, and what is behind the slash of the second's name."""
 _RESULT = "result:"
 
-State: TypeAlias = Literal["running", "complete", "pruned", "failed"]
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
@@ -42,58 +58,21 @@ _STATES: dict[TrialState, State] = {
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a trial reported at one rung."""
-
-    windows_seen: int
-    objective: float
-    metrics: Mapping[str, float]
-    """Validation metrics in original units, and the training loss."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """What else is known: seconds, steps, device, the checkpoint's path relative to the sweep's checkpoints."""
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial as the study knows it."""
-
-    number: int
-    state: State
-    hyperparameters: Hyperparameters | None
-    """None only for a trial that was cut off while its parameters were being drawn."""
-    results: tuple[Result, ...]
-    """By windows seen, ascending."""
-    reason: str | None
-    """Why it failed."""
-    started: datetime | None
-    ended: datetime | None
-    of: int | None = None
-    """Of a finalist's repeat: the number of the searched trial that is trained again."""
-    seed: int | None = None
-    """Of a finalist's repeat: what it is trained with. A searched trial is trained with the recipe's."""
-
-    @property
-    def best(self) -> Result | None:
-        """The result with the lowest objective: the one that counts, and whose checkpoint is exported."""
-        return min(self.results, key=lambda result: result.objective, default=None)
-
-    @property
-    def windows_seen(self) -> int:
-        """Training windows of the last result."""
-        return self.results[-1].windows_seen if self.results else 0
-
-
 class Study:
     """The one writer's view of a sweep's study. Open it only while holding the sweep's lease."""
 
-    def __init__(self, storage: JournalStorage, study: optuna.Study) -> None:
+    def __init__(self, storage: BaseStorage, study: optuna.Study) -> None:
         self._storage, self._study = storage, study
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._ended = dict[int, TrialRecord]()
 
     @classmethod
-    def create(cls, directory: Path, name: str, attributes: Mapping[str, Any]) -> Study:
-        """Start a new study in `directory`; `attributes` (JSON values) are its identity and recipe."""
-        storage = _storage(directory)
+    def create(cls, directory: Path, name: str, attributes: Mapping[str, Any], url: str | None = None) -> Study:
+        """Start a new study in `directory`, or in the database at `url`.
+
+        `attributes` (JSON values) are its identity and recipe.
+        """
+        storage = begin(directory, url, name)
         study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
         for key, value in {"schema": SCHEMA, **attributes}.items():
             study.set_user_attr(key, value)
@@ -106,8 +85,7 @@ class Study:
         Raises:
             InputError: There is no study, or it follows another version of the contract.
         """
-        repair(directory)
-        return cls(*_load(directory))
+        return cls(*_load(directory, reopen(directory)))
 
     def finalists(self) -> Study:
         """The study of the finalists' repeats, which is begun when there is none yet."""
@@ -175,6 +153,7 @@ class Study:
         trial.set_user_attr("hyperparameters", draw(trial).model_dump(exclude_none=True))
         return self.trial(trial.number)
 
+    @steadily
     def record(self, number: int, result: Result) -> None:
         """Add a result to a running trial; one that is already there is left as it is."""
         known = self._frozen(number)
@@ -185,9 +164,12 @@ class Study:
         self._storage.set_trial_user_attr(self._id(number), f"{_RESULT}{result.windows_seen}", values)
         self._storage.set_trial_intermediate_value(self._id(number), result.windows_seen, result.objective)
 
+    @steadily
     def finish(self, number: int, full_budget: int) -> TrialRecord:
         """Tell a trial's best score: COMPLETE when it reached `full_budget` windows, else PRUNED."""
         record = self.trial(number)
+        if record.state != "running":  # told already, in a database whose answer was lost
+            return record
         if record.best is None:
             return self.fail(number, "it ended without a result")
         if record.windows_seen >= full_budget:
@@ -197,84 +179,69 @@ class Study:
             self._storage.set_trial_state_values(self._id(number), TrialState.PRUNED, [record.best.objective])
         return self.trial(number)
 
+    @steadily
     def fail(self, number: int, reason: str) -> TrialRecord:
         """Tell that a trial failed, and why."""
+        if (record := self.trial(number)).state != "running":
+            return record
         self._storage.set_trial_user_attr(self._id(number), "reason", reason)
         self._study.tell(number, state=TrialState.FAIL)
         return self.trial(number)
 
+    def together(self, synced: bool = True) -> AbstractContextManager[None]:
+        """Wait for the disk only at the end of the block; not `synced`: only with what is written after it."""
+        return together(self._storage, synced)
+
+    @steadily
     def note(self, key: str, value: object) -> None:
         """Set an attribute (a JSON value) of the whole study."""
         self._study.set_user_attr(key, value)
 
+    @steadily
     def attribute(self, key: str) -> Any:
         """An attribute of the whole study, or None."""
         return self._study.user_attrs.get(key)
 
+    @steadily
     def trial(self, number: int) -> TrialRecord:
         """One trial."""
         return _record(self._frozen(number))
 
     @property
+    @steadily
     def trials(self) -> list[TrialRecord]:
         """All trials, by number."""
-        return [_record(frozen) for frozen in self._study.get_trials(deepcopy=False)]
+        return _records(self._study.get_trials(deepcopy=False), self._ended)
 
+    @steadily
     def read(self) -> Reading:
         """The study as it is now."""
-        return _reading(self._storage, self._study)
+        return _reading(self._storage, self._study, self._ended)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._id(number))
 
     def _id(self, number: int) -> int:
-        study_id = self._storage.get_study_id_from_name(self._study.study_name)
-        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A sweep's study as it was at one moment."""
-
-    name: str
-    attributes: Mapping[str, Any]
-    trials: tuple[TrialRecord, ...]
-    finalists: tuple[TrialRecord, ...] = ()
-    """The finalists' repeats, by number; `of` and `seed` say what each is."""
-
-    @property
-    def winner(self) -> TrialRecord | None:
-        """The complete trial with the best score, as `optuna.Study.best_trial` would say."""
-        return winner(self.trials)
-
-    @property
-    def evaluation(self) -> Mapping[str, Any] | None:
-        """The evaluation of the winner that is named now, None while there is only one of an earlier winner's weights.
-
-        One of before evaluations told whose they are is taken to be the winner's.
-        """
-        noted: Mapping[str, Any] | None = self.attributes.get("evaluation")
-        of = (noted or {}).get("sha256")
-        named = (self.attributes.get("winner") or {}).get("sha256")
-        return noted if of is None or of == named else None
-
-    @property
-    def zero_shot(self) -> Mapping[str, Any] | None:
-        """The setting in which the untouched model did best on validation, with its metrics: the one to beat."""
-        objective = self.attributes["recipe"]["objective"]
-        scores = self.attributes.get("zero_shot") or []
-        return min(scores, key=lambda setting: setting["metrics"][objective], default=None)
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
 
 class Reader:
     """A read-only view of a sweep's study, with its own storage, that may be read while the sweep runs."""
 
     def __init__(self, directory: Path) -> None:
-        self._storage, self._study = _load(directory)
+        self._storage, self._study = _load(directory, look(directory))
+        self._ended = dict[int, TrialRecord]()
+        self._address = (address_of(directory) or {}).get("storage")
+
+    @property
+    def as_optuna(self) -> optuna.Study:
+        """The same for what reads Optuna's studies: its plots."""
+        return self._study
 
     def read(self) -> Reading:
         """The study as it is now."""
-        return _reading(self._storage, self._study)
+        with explained(self._address):
+            return _reading(self._storage, self._study, self._ended)
 
 
 def read(directory: Path) -> Reading:
@@ -286,51 +253,10 @@ def read(directory: Path) -> Reading:
     return Reader(directory).read()
 
 
-def winner(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial with the lowest best score; the earliest on a tie; None when none is complete."""
-    return next(iter(by_score(trials)), None)
-
-
-def by_score(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The complete trials from best to worst; of equal ones the earlier first."""
-    complete = [trial for trial in trials if trial.state == "complete" and trial.best is not None]
-    return sorted(complete, key=lambda trial: (_score(trial), trial.number))
-
-
-def _score(trial: TrialRecord) -> float:
-    return trial.best.objective if trial.best else math.inf
-
-
-def repair(directory: Path) -> None:
-    """Make a journal loadable after a crash: cut a torn last line, clear a lock whose holder is gone.
-
-    Only for the holder of the sweep's lease: nobody else writes the journal.
-    """
-    journal = directory / JOURNAL
-    for lock in directory.glob(f"{JOURNAL}.lock*"):
-        lock.unlink(missing_ok=True)
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
-
-
-def _storage(directory: Path) -> JournalStorage:
-    # absolute: with a relative path Optuna waits for ever on a killed process's lock
-    return JournalStorage(JournalFileBackend(str((directory / JOURNAL).resolve())))
-
-
-def _load(directory: Path) -> tuple[JournalStorage, optuna.Study]:
-    if not (directory / JOURNAL).exists():
-        raise InputError(f"{directory}: a sweep's folder holds {JOURNAL}, but this one does not. See `chronotune ls`")
-    storage = _storage(directory)
-    summaries = [study for study in storage.get_all_studies() if not study.study_name.endswith(_second_name(""))]
-    if not summaries or "identity" not in summaries[0].user_attrs:
+def _load(directory: Path, storage: BaseStorage) -> tuple[BaseStorage, optuna.Study]:
+    if (name := _name(directory, storage)) is None:
         raise InputError(f"{directory}: the study was never begun. Remove the folder and run the sweep again")
-    study = optuna.load_study(study_name=summaries[0].study_name, storage=storage)
+    study = optuna.load_study(study_name=name, storage=storage)
     if (schema := study.user_attrs.get("schema")) != SCHEMA:
         raise InputError(
             f"{directory}: this version reads studies of schema {SCHEMA}, but this one has {schema}. "
@@ -339,17 +265,38 @@ def _load(directory: Path) -> tuple[JournalStorage, optuna.Study]:
     return storage, study
 
 
+def _name(directory: Path, storage: BaseStorage) -> str | None:
+    """The name of a sweep's searched study, if it was begun; in a journal, which has no other, whatever it is."""
+    address = address_of(directory)
+    for study in storage.get_all_studies():
+        own = study.study_name == address["name"] if address else not study.study_name.endswith(_second_name(""))
+        if own and "identity" in study.user_attrs:
+            return study.study_name
+    return None
+
+
 def _second_name(name: str) -> str:
     return f"{name}/{FINALISTS}"
 
 
-def _reading(storage: JournalStorage, study: optuna.Study) -> Reading:
+def _reading(storage: BaseStorage, study: optuna.Study, ended: dict[int, TrialRecord]) -> Reading:
     attributes, finalists = study.user_attrs, list[FrozenTrial]()
     if FINALISTS in attributes:
         second = storage.get_study_id_from_name(_second_name(study.study_name))
         finalists = storage.get_all_trials(second, deepcopy=False)
-    trials = study.get_trials(deepcopy=False)
-    return Reading(study.study_name, attributes, tuple(map(_record, trials)), tuple(map(_record, finalists)))
+    trials = _records(study.get_trials(deepcopy=False), ended)
+    return Reading(study.study_name, attributes, tuple(trials), tuple(map(_record, finalists)))
+
+
+def _records(trials: Iterable[FrozenTrial], ended: dict[int, TrialRecord]) -> list[TrialRecord]:
+    """Trials of one study; `ended` remembers those that change no more, so that each is made into a record once."""
+    found = []
+    for frozen in trials:
+        record = ended.get(frozen.number) or _record(frozen)
+        if frozen.state.is_finished():
+            ended[frozen.number] = record
+        found.append(record)
+    return found
 
 
 def _record(frozen: FrozenTrial) -> TrialRecord:

@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from chronotune import __version__
 from chronotune.challenger import settle
-from chronotune.cluster import connected, preflight, threads_of_one_node
+from chronotune.cluster import connected, preflight, slots, threads_of_one_node
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.contenders import BEST
+from chronotune.data.describe import describe
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.finalists import Standing, any_lost, champion, needed
 from chronotune.forecaster import locate
+from chronotune.gauges import Gauges
 from chronotune.identity import identity
 from chronotune.lease import Lease
 from chronotune.repeats import run_finalists
 from chronotune.search import EXTENDED, FIRST, IMPORTS
 from chronotune.start import start, within_grid
+from chronotune.storage import explained, refuse_taken
+from chronotune.stores import below, prune, prune_all_but, store_at
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
 from chronotune.tracking import Mirror, resolve_uri
-from chronotune.trial import Assignment, prune, prune_all_but
+from chronotune.trial import Assignment
 from chronotune.tuner import (
     MINUTES,
     SPENT,
@@ -76,15 +81,16 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
     _refuse_taken(directory)
     dataset = load(recipe)
     locate(recipe.model)
-    recipe = _with_its_store(pinned(recipe))
+    recipe = _with_its_place(_with_its_store(pinned(recipe)), directory.name)
     data = trial_data(dataset, recipe)
     attributes = _attributes(recipe, dataset, data)
     with connected(recipe.cluster):
         as_shared = preflight(recipe, directory)
+        refuse_taken(recipe.storage, directory.name)
         _make(directory)
         with Lease(directory):
             (directory / "recipe.yaml").write_text(dump_recipe(recipe))
-            study = Study.create(directory, directory.name, attributes)
+            study = Study.create(directory, directory.name, attributes, recipe.storage)
             return _Sweep(directory, as_shared, dataset, data, study, watcher).run()
 
 
@@ -120,6 +126,24 @@ def _with_its_store(recipe: Recipe) -> Recipe:
     if not recipe.tracking.enabled or not (uri := resolve_uri(recipe.tracking)).startswith("sqlite:"):
         return recipe  # servers stay as they are: an address may hold a secret
     return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"uri": uri})})
+
+
+def _with_its_place(recipe: Recipe, name: str) -> Recipe:
+    """The recipe with a new place of the sweep's own in `cluster.checkpoints`, where one is named.
+
+    Raises:
+        InputError: Something is there already.
+        ChronotuneError: The object store does not answer.
+    """
+    if recipe.cluster.checkpoints is None:
+        return recipe
+    place = below(recipe.cluster.checkpoints, name)
+    if store_at(place).children(""):
+        raise InputError(
+            f"cluster.checkpoints: a sweep's place must be new, but {place} holds something. "
+            f"Choose another name for the sweep with --dir, or remove that"
+        )
+    return recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"checkpoints": place})})
 
 
 def resume_sweep(
@@ -213,14 +237,17 @@ class _Sweep:
         watcher: Watcher | None,
     ) -> None:
         self.directory, self.recipe, self.dataset = directory, recipe, dataset
-        self.assignment = Assignment(recipe, data, directory)
+        self.assignment = Assignment(recipe, data, directory, recipe.cluster.checkpoints)
         self.study, self.watcher = study, watcher
 
     def run(self) -> Path:
         """Search, train the finalists again, then name the winner and evaluate it."""
-        self._tell("began", self.directory, self.recipe, self.dataset, self.study.read())
-        halting = halting_when_unwritable(self.directory)
-        with terminated_like_interrupted(), halting, Mirror(self.directory, self.recipe.tracking) as mirror:
+        reading = self.study.read()
+        self._tell("began", self.directory, self.recipe, self.dataset, reading)
+        halting, mirror = halting_when_unwritable(self.directory), Mirror(self.directory, self.recipe.tracking)
+        with explained(self.recipe.storage), terminated_like_interrupted(), halting, mirror:
+            fit, mirrored = partial(slots, self.recipe.cluster), lambda: mirror.report.results
+            self._gauges = Gauges(self.directory.name, reading, fit, mirrored)
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()
@@ -229,8 +256,19 @@ class _Sweep:
                 self.study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
             finally:
                 self._tell("ended", self.directory, self.study.read())
+                self._report()
                 mirror.flush()
+                self._gauges.update(self.study.read(), now=True)
         return self.directory
+
+    def _report(self) -> None:
+        """Write report.html, however the sweep ended; that it cannot be written ends no sweep."""
+        from chronotune.page import write_report
+
+        try:
+            write_report(self.directory, about=describe(self.dataset, self.recipe))
+        except Exception as error:
+            log.warning("report.html was not written: %r. Try `chronotune report %s`", error, self.directory)
 
     def _refuse_without_winner(self) -> None:
         trials = self.study.trials
@@ -254,8 +292,8 @@ class _Sweep:
             noted = write_winner(worker, self.assignment, best, self.dataset.panel)
             self.study.note("winner", {**noted, **(_summary(final) if final else {})})
         settle(self.directory, self.study, self.assignment, worker, self.dataset.panel)
-        prune(self.directory, self.study.trials, self.recipe.budget.keep_checkpoints)
-        prune_all_but(self.directory, reading.finalists, needed(reading))
+        prune(self.assignment.store, self.study.trials, self.recipe.budget.keep_checkpoints)
+        prune_all_but(self.assignment.store, reading.finalists, needed(reading))
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
 
@@ -273,7 +311,9 @@ class _Sweep:
         return same and (self.directory / "winner" / WEIGHTS).exists()
 
     def _on_record(self) -> None:
-        self._tell("update", self.study.read())
+        reading = self.study.read()
+        self._tell("update", reading)
+        self._gauges.update(reading)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         if self.watcher is None:

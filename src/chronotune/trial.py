@@ -9,11 +9,10 @@ import itertools
 import logging
 import math
 import os
-import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from ray import tune
 
 from chronotune import device, finetune, forecaster, members, metrics
-from chronotune.checkpoint import drop_state
 from chronotune.cluster import is_given_up
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
@@ -32,7 +30,8 @@ from chronotune.data.windows import actuals
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
-from chronotune.study import FINALISTS, TrialRecord, by_score
+from chronotune.stores import Store, store_at, trial_key
+from chronotune.study import FINALISTS
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +48,13 @@ class Assignment:
     data: TrialData
     directory: Path
     """The sweep's folder, absolute."""
+    checkpoints: str | None = None
+    """Where its checkpoints are, if not in its folder: a path, or an address as `stores.connect` takes it."""
+
+    @property
+    def store(self) -> Store:
+        """Where its checkpoints are."""
+        return store_at(self.checkpoints or self.directory / "checkpoints")
 
 
 class Worker:
@@ -89,6 +95,7 @@ class Worker:
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
     ) -> None:
         """Write the plain weights of a `TrialRun`'s checkpoint at `windows_seen` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
         TrialRun(self, number, point, seed).export(windows_seen, folder)
 
     def predict(
@@ -149,8 +156,7 @@ class TrialRun:
         """
         self._worker, self._point = worker, point
         self._recipe = worker.assignment.recipe
-        self._root = worker.assignment.directory / "checkpoints"
-        self._folder = checkpoint_folder(worker.assignment.directory, number, repeat=seed is not None)
+        self._store, self._trial = worker.assignment.store, trial_key(number, repeat=seed is not None)
         self._best: tuple[float, int] = (math.inf, 0)  # objective and windows seen
         self._seconds = 0.0
         data = worker.assignment.data
@@ -183,8 +189,12 @@ class TrialRun:
 
     def export(self, windows_seen: int, folder: Path) -> None:
         """Write the plain weights of the checkpoint at `windows_seen` into `folder`."""
-        self._tuner.restore(self._folder / str(windows_seen), to_train=False)
+        with self._store.local(self._key(windows_seen)) as saved:
+            self._tuner.restore(saved, to_train=False)
         self._tuner.export(folder)
+
+    def _key(self, windows_seen: int) -> str:
+        return f"{self._trial}/{windows_seen}"
 
     def _advance(self, rung: int) -> dict[str, Any]:
         started, busy = time.perf_counter(), device.Busy(self._tuner.device)
@@ -205,12 +215,12 @@ class TrialRun:
                 "device": str(self._tuner.device),
                 "splits": [list(split) for split in self._tuner.splits],
                 "host": socket.gethostname(),
-                "checkpoint": (self._folder / str(rung)).relative_to(self._root).as_posix(),
+                "checkpoint": self._key(rung),
             },
         }
         if not math.isfinite(result[OBJECTIVE]):
             raise ChronotuneError(f"the validation {self._recipe.objective} after {rung} windows is not finite")
-        self._tuner.save(self._folder / str(rung), result)
+        self._store.save(self._key(rung), lambda folder: self._tuner.save(folder, result))
         self._best = min(self._best, (result[OBJECTIVE], rung))
         log.info(
             "%d windows, %s %.4f; %s busy: %s",
@@ -221,56 +231,45 @@ class TrialRun:
 
     def _leave(self, seconds: float) -> NoReturn:
         """Between two rungs, as this machine is taken away: keep what has been done, for another to go on."""
-        folder = self._folder / str(self._tuner.windows_seen)
-        if self._tuner.windows_seen and not folder.exists():
-            self._tuner.save(folder, {"attributes": {"seconds": round(self._seconds + seconds, 3)}})
-        log.warning("told to go: %s windows are kept, and another worker goes on from there", folder.name)
+        seen, notes = self._tuner.windows_seen, {"attributes": {"seconds": round(self._seconds + seconds, 3)}}
+        if seen and seen not in self._store.complete(self._trial):
+            self._store.save(self._key(seen), lambda folder: self._tuner.save(folder, notes))
+        log.warning("told to go: %d windows are kept, and another worker goes on from there", seen)
         raise ToldToGo
 
     def _restore(self) -> dict[str, Any] | None:
         """Go on from the latest checkpoint that is whole; its result, or None when it has none or there is none."""
-        for folder in sorted(_checkpoints(self._folder), key=lambda folder: int(folder.name), reverse=True):
+        for windows_seen in reversed(saved := self._store.complete(self._trial)):
             try:
-                result = dict(self._tuner.restore(folder))
+                with self._store.local(self._key(windows_seen)) as folder:
+                    result = dict(self._tuner.restore(folder))
             except ChronotuneError as error:
-                log.warning("%s is skipped: %s", folder.name, error)
+                log.warning("%d is skipped: %s", windows_seen, error)
                 continue
             self._seconds = result["attributes"]["seconds"]
-            self._best = min(_score_of(checkpoint) for checkpoint in _checkpoints(self._folder))
+            self._best = min(map(self._score_at, saved))
             log.info("goes on from %d windows", self._tuner.windows_seen)
             return result if OBJECTIVE in result else None  # between two rungs: earlier ones were reported
         return None
 
     def _prune(self) -> None:
         """Keep the best checkpoint and the latest."""
-        kept = {str(self._best[1]), str(self._tuner.windows_seen)}
-        for folder in _checkpoints(self._folder):
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        for windows_seen in self._store.complete(self._trial):
+            if windows_seen not in (self._best[1], self._tuner.windows_seen):
+                self._store.remove(self._key(windows_seen))
 
-
-def checkpoint_folder(directory: Path, number: int, *, repeat: bool) -> Path:
-    """Where a trial's checkpoints are in a sweep's folder; those of finalists' repeats are apart."""
-    return directory / "checkpoints" / (FINALISTS if repeat else "") / f"{number:04d}"
+    def _score_at(self, windows_seen: int) -> tuple[float, int]:
+        """Objective and windows seen; a damaged checkpoint is never the best."""
+        try:
+            objective = self._store.meta(self._key(windows_seen)).get("notes", {}).get(OBJECTIVE, math.inf)
+        except ChronotuneError:
+            objective = math.inf
+        return float(objective), windows_seen
 
 
 def log_name(number: int | None, *, repeat: bool) -> str:
     """What the log of a trial, of a finalist's repeat or of the zero-shot scores (None) is called."""
     return ZERO_SHOT if number is None else f"{FINALISTS}/{number}" if repeat else str(number)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a trial: one that is being written has a name that is no number."""
-    return [path for path in folder.glob("*") if path.name.isdigit()]
-
-
-def _score_of(checkpoint: Path) -> tuple[float, int]:
-    """Objective and windows seen; a damaged checkpoint is never the best."""
-    try:
-        objective = finetune.read_notes(checkpoint).get(OBJECTIVE, math.inf)
-    except ChronotuneError:
-        objective = math.inf
-    return float(objective), int(checkpoint.name)
 
 
 class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
@@ -284,6 +283,10 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe))
         self._config, self._results = config, None
         self._worker.notice.listen()
+
+    def __repr__(self) -> str:
+        """What the Ray dashboard calls this actor; it is asked once, and the actor runs other trials later."""
+        return f"{self._worker.assignment.directory.name} worker"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another configuration in the same process, which first frees what the last one held."""
@@ -361,35 +364,6 @@ def log_file(directory: Path, name: str) -> Iterator[TextIO]:
     finally:
         root.removeHandler(handler)
         file.close()
-
-
-def prune(directory: Path, trials: Sequence[TrialRecord], keep: int) -> None:
-    """Delete what is no longer needed of a sweep's checkpoints.
-
-    What stays: for the `keep` best complete trials the weights of their best checkpoint, for running trials everything.
-    """
-    prune_all_but(directory, trials, {trial.number for trial in by_score(trials)[:keep]})
-
-
-def prune_all_but(directory: Path, trials: Sequence[TrialRecord], kept: Set[int]) -> None:
-    """Delete what trials that have ended left, but for the best weights of those whose number is in `kept`."""
-    for trial in trials:
-        best = str(trial.best.windows_seen) if trial.best and trial.number in kept else None
-        if trial.state != "running":
-            _prune_ended(checkpoint_folder(directory, trial.number, repeat=trial.seed is not None), best)
-
-
-def _prune_ended(folder: Path, best: str | None) -> None:
-    """Of a trial that trains no more, leave the weights of its best checkpoint, or nothing."""
-    if best is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for path in folder.glob("*"):
-        if path.name != best:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(ChronotuneError, OSError):  # a damaged one is told of when it is read
-                drop_state(path)
 
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:

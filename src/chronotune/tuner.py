@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import signal
 import threading
 import time
@@ -25,8 +24,9 @@ from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
+from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, prune, result_of
+from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, result_of
 
 log = logging.getLogger("chronotune.tuner")
 
@@ -60,7 +60,7 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
 
     def tidy() -> None:
-        prune(assignment.directory, study.trials, recipe.checkpoints_at_work)
+        prune(assignment.store, study.trials, recipe.checkpoints_at_work)
 
     drive(study, assignment, searcher, asha, on_record, tidy, minutes_of(recipe, study))
     study.note("stopped", searcher.stopped_by)
@@ -99,7 +99,7 @@ def drive(
     recipe = assignment.recipe
     recorder = _Recorder(study, searcher, assignment, on_record, tidy, minutes)
     # Tune insists on a folder that all nodes see; nothing in it is ever read
-    scratch = assignment.directory / ".tune"
+    scratch, files = assignment.store.scratch
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(FineTuneTrial, assignment=assignment),
@@ -115,7 +115,8 @@ def drive(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(scratch),
+            storage_path=scratch,
+            storage_filesystem=files,
             verbose=0,
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
@@ -129,7 +130,7 @@ def drive(
         tuner.fit()
     finally:
         _restore(handler)
-        shutil.rmtree(scratch, ignore_errors=True)
+        assignment.store.remove(SCRATCH)
     if recorder.failure:
         raise recorder.failure
     _raise_if_interrupted(study, searcher)
@@ -212,7 +213,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         if ZERO_SHOT in result:
             self._study.note(ZERO_SHOT, result[ZERO_SHOT])
         elif "failed" not in result:
-            self._study.record(result["number"], Result(**result_of(result)))
+            with self._study.together(synced=not result.get("done")):  # else its end is told at once, and waited for
+                self._study.record(result["number"], Result(**result_of(result)))
         elif result.get("halts"):
             self._halt(result["failed"])
         elif ZERO_SHOT in trial.config:
@@ -223,7 +225,8 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The searcher has told the study how the trial ended; what it leaves on disk is no longer needed."""
         self._tidy()
-        self._study.note(SPENT, round(self._spent(), 1))
+        with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
+            self._study.note(SPENT, round(self._spent(), 1))
         self._on_record()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

@@ -184,6 +184,15 @@ CASES = [
         {"known_future": ["hour"]},
     ),
     Case(
+        "a covariate that gives the target away",
+        lambda table: table.with_columns(hour=pl.col("load").cast(pl.Float64) * 2),
+        "plant.csv: hour: must be known in advance, but at the same time it tells 79% of what the calendar and the "
+        "target's past leave open, and is not of the calendar itself (R2 0.85). If it is measured with the target, "
+        "move it to data.past_only; if it is a plan or a forecast that was there before, name it in "
+        "data.trust_known_future too",
+        {"known_future": ["hour"]},
+    ),
+    Case(
         "a series that is mostly missing",
         two_series,
         "plant.csv rows 482, 483, 484 and 420 more: load: must be present in at least half of a series' rows, but 90% "

@@ -37,7 +37,7 @@ def _on_a_cluster(recipe: Any, folder: str) -> None:
 
     from chronotune.sweep import run_sweep
 
-    head = {"num_cpus": 0, "include_dashboard": False, "_temp_dir": folder, "object_store_memory": 10**8}
+    head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, "object_store_memory": 10**8}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         node = cluster.add_node(num_cpus=1, object_store_memory=10**8)

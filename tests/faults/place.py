@@ -67,8 +67,8 @@ class Place:
         return self.start_process(command, fault)
 
     def start_process(self, command: list[str], fault: Moment | None = None) -> subprocess.Popen[str]:
-        """Any command as a process whose output goes to `printed.txt`."""
-        environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+        """Any command as a process whose output goes to `printed.txt`; on a busy machine nice workers would starve."""
+        environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "RAY_worker_niceness": "0"}
         if fault is not None:
             paths = [str(INJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
             environment |= {"CHRONOTUNE_FAULT": fault.environment(self.folder), "PYTHONPATH": os.pathsep.join(paths)}

@@ -304,7 +304,8 @@ def _share_of(node: Node, profile: ClusterProfile, gpus: float) -> tuple[float |
 
 def _survival(recipe: Recipe, directory: Path | None, where: str) -> list[Fault]:
     """The record must outlive what the profile says; in a database it does."""
-    if recipe.cluster.survives == "driver" or directory is None or getattr(recipe, "storage", None):
+    served = recipe.storage is not None and not recipe.storage.startswith("sqlite")
+    if recipe.cluster.survives == "driver" or directory is None or served:
         return []
     kind = _file_system(directory.resolve())
     if kind.startswith(_OF_A_NETWORK):

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,26 @@ def _start(job: Job, order: Order, files: Path | None, profile: ClusterProfile) 
     job = replace(job, id=f"{job.name}-{uuid.uuid4().hex[:6]}")
     told = {"recipe": job.recipe, "sweep": job.name, "directory": job.directory, "chronotune": __version__}
     with _talking(job.address) as client, tempfile.TemporaryDirectory(prefix="chronotune-") as place:
-        client.submit_job(
-            entrypoint="python -m chronotune.driver",
-            submission_id=job.id,
-            metadata=told,
-            runtime_env=environment(profile, order, files, Path(place)),
-        )
+        given = environment(profile, order, files, Path(place))
+        try:
+            client.submit_job(
+                entrypoint="python -m chronotune.driver", submission_id=job.id, metadata=told, runtime_env=given
+            )
+        except OSError:  # the answer was lost; was the question, too?
+            if not _has_arrived(client, job):
+                raise
     RECORDS.mkdir(parents=True, exist_ok=True)
     (RECORDS / f"{job.name}.json").write_text(json.dumps(asdict(job), indent=2))
     return job
+
+
+def _has_arrived(client: Any, job: Job, tries: int = 5) -> bool:
+    """Whether the cluster knows a job whose submission it has not answered."""
+    for _ in range(tries):
+        time.sleep(1)
+        with suppress(OSError, RuntimeError):
+            return bool(client.get_job_info(job.id))
+    return False
 
 
 def environment(profile: ClusterProfile, order: Order, files: Path | None, place: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from chronotune.authtoken import keep_private
 from chronotune.config.cluster import ClusterProfile
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import identity, is_alive, is_here, is_holder
@@ -89,6 +90,8 @@ def _connect(profile: ClusterProfile, folder: Path | None) -> None:
     quiet: dict[str, Any] = {"configure_logging": True, "logging_level": "error", "log_to_driver": False}
     try:
         if profile.kind == "local":  # said explicitly, else RAY_ADDRESS decides
+            keep_private()
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
             options = {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": str(folder)}
             ray.init(include_dashboard=False, **options, **quiet)
         else:

@@ -76,6 +76,19 @@ def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
     conclude(console(), directory, reading, rows=len(reading.trials))
 
 
+def report(
+    directory: SweepArgument,
+    to: Annotated[Path | None, typer.Option(help="The file to write; by default report.html in the folder.")] = None,
+) -> None:
+    """Write the report of a running, dead or finished sweep: one HTML file that opens offline.
+
+    Example: `chronotune report sweeps/quickstart-20261124-101500 --to solar.html`
+    """
+    from chronotune.page import write_report
+
+    typer.echo(write_report(directory, to))
+
+
 def logs(
     directory: SweepArgument,
     trial: Annotated[int, typer.Argument(min=0, help="The trial's number (`chronotune show`).")],
@@ -114,13 +127,18 @@ def rm(
 
     Example: `chronotune rm sweeps/quickstart-20261124-101500 --checkpoints`
     """
-    from chronotune.results import refuse_removal, remove, size_of
+    from chronotune.results import elsewhere, refuse_removal, remove, size_of
+    from chronotune.storage import left_behind
 
     refuse_removal(directory)
+    stays = None if checkpoints else left_behind(directory)
     what = directory / "checkpoints" if checkpoints else directory
     if not yes:
-        typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB)?", abort=True)
+        also = f" and {place}" if (place := elsewhere(directory)) else ""
+        typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB){also}?", abort=True)
     remove(directory, only_checkpoints=checkpoints)
+    if stays:
+        typer.echo(stays)
 
 
 def _interruptible(sweep: Callable[[], object]) -> None:

@@ -67,6 +67,12 @@ class ClusterProfile(Declaration):
         "the study must be in a database or on a network's file system.",
     )
     environment: Environment = Field(Environment(), description="What a job brings along; for kind existing.")
+    checkpoints: str | None = Field(
+        None,
+        description="Where each sweep gets a folder for its checkpoints: a path that all nodes see, or "
+        "s3://BUCKET/PREFIX, with ?endpoint_override=HOST:PORT&scheme=http for a store of your own; null: the sweep's "
+        "folder. Credentials come from each node's environment.",
+    )
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
@@ -76,6 +82,7 @@ class ClusterProfile(Declaration):
 
 def _breaches(profile: ClusterProfile) -> Iterator[Breach]:
     yield from _address_breaches(profile)
+    yield from _place_breaches(profile.checkpoints or "")
     gpus = profile.gpus_per_trial
     if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
         yield Breach(
@@ -126,3 +133,13 @@ def _environment_breaches(environment: Environment) -> Iterator[Breach]:
     for name in filter(_SECRETIVE.search, environment.variables):
         rule = "sounds like a secret, but the dashboard shows what a job is given"
         yield Breach(("environment", "variables", name), rule, "Set it on the cluster's nodes when they are started")
+
+
+def _place_breaches(place: str) -> Iterator[Breach]:
+    scheme, mark, rest = place.partition("://")
+    if mark and scheme != "s3":
+        rule = f"must be a path or an address that begins with s3://, but is of {scheme}://"
+        yield Breach(("checkpoints",), rule, "Most object stores have an S3 endpoint: ?endpoint_override=HOST:PORT")
+    elif mark and "@" in rest.partition("/")[0]:  # not shown: it would be in logs and studies
+        rule = "must hold no credentials, but has some before the @"
+        yield Breach(("checkpoints",), rule, "Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on each node")

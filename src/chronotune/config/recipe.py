@@ -12,6 +12,7 @@ from chronotune.config.cluster import ClusterProfile
 from chronotune.config.model import ModelPreset
 from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
+from chronotune.config.storage import bad_storage
 
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
 
@@ -32,6 +33,10 @@ class DataConfig(Declaration):
     id: str | None = Field(None, description="Column that tells the series of a panel apart.")
     past_only: list[str] = Field(default_factory=list, description="Covariates whose future is unknown.")
     known_future: list[str] = Field(default_factory=list, description="Covariates known in advance, e.g. calendar.")
+    trust_known_future: list[str] = Field(
+        default_factory=list,
+        description="Those of known_future that were known although they explain the target as if measured with it.",
+    )
     covariate_sets: dict[Name, list[str]] = Field(
         default_factory=dict, description="Named subsets for the search, beside the built-in none, known and all."
     )
@@ -42,7 +47,7 @@ class DataConfig(Declaration):
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> Self:
-        refuse([*_path_breaches(self), *_role_breaches(self), *_set_breaches(self)])
+        refuse([*_path_breaches(self), *_role_breaches(self), *_set_breaches(self), *_trust_breaches(self)])
         return self
 
     @property
@@ -157,6 +162,19 @@ class Tracking(Declaration):
     enabled: bool = Field(True, description="false: nothing is sent to MLflow.")
     uri: str | None = Field(None, description="A tracking server; null: MLflow's own default in this folder.")
     experiment: str = Field("chronotune", description="MLflow experiment that the run goes to.")
+    registry: Name | None = Field(
+        None, description="Model in MLflow's registry that gets a version when the verdict ships the winner."
+    )
+    upload_weights: bool = Field(
+        False, description="Such a version holds the weights too, not only their place and SHA-256."
+    )
+
+    @model_validator(mode="after")
+    def _weights_need_a_registry(self) -> Self:
+        if self.upload_weights and self.registry is None:
+            rule = "sends the weights along with a registered version, but tracking.registry names no model"
+            refuse([Breach(("upload_weights",), rule, "Set tracking.registry, or leave it out")])
+        return self
 
 
 class Recipe(Declaration):
@@ -177,6 +195,11 @@ class Recipe(Declaration):
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
     cluster: ClusterProfile = Field(description="Where the trials run.")
+    storage: str | None = Field(
+        None,
+        description="The database that keeps the study: sqlite:///FILE.db, or postgresql+psycopg://USER@HOST/NAME, its "
+        "password as ${VARIABLE} or in PGPASSWORD. null: study.journal in the sweep's folder.",
+    )
 
     @property
     def grace(self) -> int:
@@ -209,6 +232,7 @@ class Recipe(Declaration):
     def _parts_fit(self) -> Self:
         rules = (_a_blend, _unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
         breaches = [breach for rule in rules for breach in rule(self)]
+        breaches += bad_storage(self.storage)
         refuse([*breaches, *points_outside(self.search, self.search_space), *no_grid(self.search, self.search_space)])
         return self
 
@@ -235,6 +259,12 @@ def _role_breaches(data: DataConfig) -> Iterator[Breach]:
             rule = f"repeats column {column!r}, which {first[column]} already has, but a column has one role"
             yield Breach((key,), rule, "Name it in one place only")
         first.setdefault(column, key)
+
+
+def _trust_breaches(data: DataConfig) -> Iterator[Breach]:
+    if strange := [column for column in data.trust_known_future if column not in data.known_future]:
+        rule = f"may only name columns of known_future, but names {', '.join(map(repr, strange))}"
+        yield Breach(("trust_known_future",), rule, "Declare them there too, or leave them out")
 
 
 def _set_breaches(data: DataConfig) -> Iterator[Breach]:

@@ -14,6 +14,7 @@ from chronotune.catalog import Kind
 from chronotune.config import lines
 from chronotune.config.lines import Document, Place
 from chronotune.config.recipe import Recipe
+from chronotune.config.storage import absolute
 from chronotune.errors import Fault, InputError
 
 PARTS: dict[str, Kind] = {"model": "model", "search_space": "space", "cluster": "cluster"}
@@ -76,7 +77,7 @@ def anchor_weights(document: Document, *owner: str) -> None:
 def anchored(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its paths made absolute, to mean the same from any directory.
 
-    They are `data.path`, an SQLite `tracking.uri` and the folders of `search.warm_start`.
+    They are `data.path`, an SQLite `tracking.uri` or `storage` and the folders of `search.warm_start`.
 
     Args:
         recipe: Valid, its paths as written.
@@ -90,7 +91,8 @@ def anchored(recipe: Recipe, folder: Path) -> Recipe:
         tracking = tracking.model_copy(update={"uri": uri})
     earlier = [str(_absolute(Path(sweep).expanduser(), folder)) for sweep in recipe.search.warm_start]
     search = recipe.search.model_copy(update={"warm_start": earlier})
-    return recipe.model_copy(update={"data": data, "tracking": tracking, "search": search})
+    parts = {"data": data, "tracking": tracking, "search": search, "storage": absolute(recipe.storage)}
+    return recipe.model_copy(update=parts)
 
 
 def _absolute(written: Path, folder: Path) -> Path:

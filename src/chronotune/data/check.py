@@ -10,8 +10,9 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
 from chronotune.data.axis import Axis, find_axis
 from chronotune.data.check_times import time_findings
-from chronotune.data.check_values import leak_findings, numeric_view, value_findings
+from chronotune.data.check_values import numeric_view, value_findings
 from chronotune.data.findings import Finding, Report
+from chronotune.data.leaks import leak_findings
 from chronotune.data.panel import Split
 from chronotune.data.rows import SERIES, TIME, framed, in_order
 from chronotune.data.sources import place

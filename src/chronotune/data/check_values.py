@@ -1,4 +1,4 @@
-"""The part of the check that looks at values: text in numbers, infinities, missing values, constants, leaks."""
+"""The part of the check that looks at values: text in numbers, infinities, missing values, constants."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ MAX_MISSING = 0.5
 MIN_CATEGORY_ROWS = 10
 MAX_FINITE = 3.4e38
 """The model computes in single precision."""
-LEAK = 0.95
-"""Squared correlation with the target at the same time from which a known-future covariate is suspect."""
 
 
 def numeric_view(rows: pl.DataFrame, data: DataConfig, categorical: Collection[str] | None = None) -> pl.DataFrame:
@@ -58,14 +56,6 @@ def number_findings(rows: pl.DataFrame, numeric: pl.DataFrame, data: DataConfig)
     for name in _used(data):
         yield from _text(rows, numeric, name)
         yield from _infinite(numeric, name)
-
-
-def leak_findings(train: pl.DataFrame, data: DataConfig) -> Iterator[Finding]:
-    """Known-future covariates that all but equal the target at the same time, judged on training rows."""
-    for name in data.known_future:
-        if train[name].dtype != pl.String and (correlation := _correlation(train, name, data.target)) ** 2 > LEAK:
-            rule = f"should not give the target away, but its correlation at the same time is {correlation:.3f}"
-            yield Finding("warning", name, rule, "If it is only measured with the target, move it to data.past_only")
 
 
 def _used(data: DataConfig) -> list[str]:
@@ -159,9 +149,3 @@ def _rare_categories(numeric: pl.DataFrame, name: str) -> Iterator[Finding]:
     if rows < MIN_CATEGORY_ROWS * distinct:
         rule = f"categories should have {MIN_CATEGORY_ROWS} rows each, but {distinct:,} of them share {rows:,} rows"
         yield Finding("warning", name, rule, "Group them, or leave the column out of the recipe")
-
-
-def _correlation(train: pl.DataFrame, one: str, other: str) -> float:
-    both = train.drop_nulls([one, other])
-    value = both.select(pl.corr(one, other)).item() if both.height > 1 else 0.0
-    return float(value) if value is not None and value == value else 0.0  # a constant gives NaN

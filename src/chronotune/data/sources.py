@@ -59,7 +59,8 @@ def _path(config: DataConfig) -> Path:
 
 
 def _steel(config: DataConfig, where: str) -> pl.DataFrame:
-    if early := [column for column in config.known_future if column in steel.MEASURED]:
+    untrusted = [column for column in config.known_future if column not in config.trust_known_future]
+    if early := [column for column in untrusted if column in steel.MEASURED]:
         rule = f"{', '.join(early)} must not be known in advance: measured with the target, it gives the target away"
         raise InputError([Fault(where, "data.known_future", rule, "Move it to data.past_only")])
     raw = read_table(_path(config) if config.path else steel.cached())

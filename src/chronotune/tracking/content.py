@@ -22,7 +22,14 @@ from chronotune.tracking.address import masked
 
 SWEEP = "sweep"
 """Key of the parent run; a child's key is its trial number, that of a finalist's repeat `finalist-` and its number."""
-ARTIFACTS = ("recipe.yaml", "evaluation.json", "segments.json", "winner/recipe.yaml", "winner/preset.yaml")
+ARTIFACTS = (
+    "recipe.yaml",
+    "evaluation.json",
+    "segments.json",
+    "report.html",
+    "winner/recipe.yaml",
+    "winner/preset.yaml",
+)
 
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters that MLflow takes

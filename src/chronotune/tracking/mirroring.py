@@ -20,6 +20,7 @@ from chronotune.lease import is_alive, read_holder
 from chronotune.study import Reader, read
 from chronotune.tracking.address import masked, resolve_uri
 from chronotune.tracking.content import SWEEP, artifacts_of, runs_of, sweep_id
+from chronotune.tracking.registry import Registry
 from chronotune.tracking.runs import Runs, prepare_environment, quiet
 
 log = logging.getLogger("chronotune.tracking")
@@ -34,6 +35,8 @@ class MirrorReport:
     """The tracking URI without credentials; None when tracking is off."""
     points: int = 0
     """Metric values that this mirror wrote."""
+    results: int | None = None
+    """How many results of trials MLflow has, as far as this mirror knows; None when tracking is off."""
     trouble: str | None = None
     """Why MLflow lacks part of the sweep, and what helps, in one line; None when it has everything."""
 
@@ -153,9 +156,9 @@ class _Copier:
     def __init__(self, directory: Path, tracking: Tracking, reader: Reader | None = None) -> None:
         self._directory, self._experiment, self._uri = directory.resolve(), tracking.experiment, resolve_uri(tracking)
         prepare_environment()
-        self._reader = reader
+        self._reader, self._tracking = reader, tracking
         self._runs: Runs | None = None
-        self._points = 0
+        self._points = self._results = 0
         self._trouble: str | None = "nothing was written yet"
         self._abandoned = False
 
@@ -166,7 +169,7 @@ class _Copier:
             f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
             f"and `chronotune mirror {self._directory}` catches up"
         )
-        return MirrorReport(masked(self._uri), self._points, sentence if self._trouble else None)
+        return MirrorReport(masked(self._uri), self._points, self._results, sentence if self._trouble else None)
 
     def abandon(self, trouble: str) -> None:
         """Write nothing more: the driver is leaving."""
@@ -199,7 +202,9 @@ class _Copier:
     def _copy(self, driven: bool) -> None:
         self._reader = self._reader or Reader(self._directory)
         reading = self._reader.read()
-        self._runs = self._runs or Runs(self._uri, self._experiment, sweep_id(reading))
+        if self._runs is None:
+            self._runs = Runs(self._uri, self._experiment, sweep_id(reading))
+            self._registry = Registry(self._runs, self._tracking)
         *children, parent = runs_of(reading, self._directory, driven)
         with quiet():
             self._runs.adopt(parent)
@@ -208,6 +213,8 @@ class _Copier:
                     return
                 self._points += self._runs.bring(run)
             self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
+            self._registry.publish(reading, self._directory)
+        self._results = sum(len(trial.results) for trial in (*reading.trials, *reading.finalists))
 
 
 def _reason(error: BaseException) -> str:

@@ -66,9 +66,19 @@ class Runs:
         from mlflow import MlflowClient
 
         with quiet():
-            self._client = MlflowClient(tracking_uri=uri)
+            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             self._experiment, self._sweep = _experiment(self._client, uri, experiment), sweep
             self._known = {known.tags.get(_RUN_TAG, ""): known for known in reversed(self._find())}
+
+    @property
+    def client(self) -> Any:
+        """MLflow's, for the same address."""
+        return self._client
+
+    @property
+    def parent(self) -> str:
+        """The id of the sweep's own run, which must be there."""
+        return self._known[SWEEP].run_id
 
     def bring(self, run: MirroredRun) -> int:
         """Write what a run lacks, and only that.

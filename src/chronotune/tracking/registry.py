@@ -1,0 +1,137 @@
+"""MLflow's model registry: a sweep's winner becomes a new version when its verdict ships it, once."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chronotune import __version__
+from chronotune.config.load import load_model
+from chronotune.config.model import ModelPreset, Serving
+from chronotune.config.recipe import Tracking
+from chronotune.errors import ChronotuneError
+from chronotune.gate import decision_of, is_shipped
+from chronotune.metrics import QUANTILES
+from chronotune.study import Reading
+from chronotune.tracking.content import sweep_id
+from chronotune.tracking.runs import Runs
+
+CODE = Path(__file__).parents[1] / "pyfunc.py"
+"""What MLflow runs when the model is loaded; never imported here."""
+_SWEEP, _SHA = "chronotune.sweep", "chronotune.sha256"
+
+
+class Registry:
+    """The registered model that a recipe's tracking names, beside one sweep's runs."""
+
+    def __init__(self, runs: Runs, tracking: Tracking) -> None:
+        self._runs, self._tracking = runs, tracking
+        self._there: set[str] = set()
+
+    def publish(self, reading: Reading, directory: Path) -> None:
+        """Make the winner a version, if a registry is wanted, the verdict ships it, and it is none yet.
+
+        Raises:
+            ChronotuneError: The winner's weights have changed since its evaluation.
+        """
+        won, name = reading.attributes.get("winner") or {}, self._tracking.registry
+        if name is None or not is_shipped(reading.evaluation) or won["sha256"] in self._there:
+            return
+        tags = version_tags(reading)
+        if not self._is_there(name, tags):
+            folder, uploaded = directory / "winner", self._tracking.upload_weights
+            self._create(name, tags, _wish(folder, won["sha256"], uploaded), folder if uploaded else None)
+        self._there.add(won["sha256"])
+
+    def _is_there(self, name: str, tags: Mapping[str, str]) -> bool:
+        versions = self._runs.client.search_model_versions(f"name = '{name}'")
+        return any(all(version.tags.get(key) == tags[key] for key in (_SWEEP, _SHA)) for version in versions)
+
+    def _create(self, name: str, tags: Mapping[str, str], wish: Mapping[str, Any], weights: Path | None) -> None:
+        client, run = self._runs.client, self._runs.parent
+        path = f"model-{tags[_SHA][:12]}"
+        with tempfile.TemporaryDirectory() as folder:
+            _save(Path(folder) / "model", wish, weights)
+            client.log_artifacts(run, str(Path(folder) / "model"), path)
+        _ensure(client, name)
+        source = f"{client.get_run(run).info.artifact_uri}/{path}"
+        client.create_model_version(name, source, run, tags=dict(tags))
+
+
+def version_tags(reading: Reading) -> dict[str, str]:
+    """What a version says of itself: verdict, gain and its 95% interval, the sweep and trial, the weights' SHA-256."""
+    assert reading.evaluation is not None
+    verdict, won = reading.evaluation["verdict"], reading.attributes["winner"]
+    told = {
+        "verdict": decision_of(reading.evaluation),
+        "sentence": verdict["sentence"],
+        "objective": verdict["objective"],
+        **{key: f"{verdict[key]:.6g}" for key in ("gain", "low", "high")},
+        "test_openings": reading.evaluation["test_openings"],
+        "sweep": sweep_id(reading),
+        "name": reading.name,
+        "trial": won["number"],
+        "sha256": won["sha256"],
+    }
+    return {f"chronotune.{key}": str(value) for key, value in told.items()}
+
+
+def _wish(folder: Path, sha256: str, uploaded: bool) -> dict[str, Any]:
+    """What `pyfunc.Forecaster` is told: the preset, the weights' place unless they go along, and their hash."""
+    preset = load_model(folder / "preset.yaml")
+    if preset.revision != sha256:
+        raise ChronotuneError(
+            f"the winner in {folder} must have the SHA-256 {sha256[:12]}... that was evaluated, but its preset names "
+            f"{(preset.revision or 'none')[:12]}... Evaluate it again with `chronotune evaluate {folder.parent}`"
+        )
+    told = preset.model_copy(update={"weights": "."}).model_dump(mode="json", exclude_none=True)
+    return {"preset": told, "sha256": sha256, **({} if uploaded else {"weights": folder.resolve().as_uri()})}
+
+
+def _save(to: Path, wish: Mapping[str, Any], weights: Path | None) -> None:
+    import mlflow
+
+    serving = ModelPreset.model_validate(wish["preset"]).serving
+    assert serving is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is written out
+        mlflow.pyfunc.save_model(
+            to,
+            python_model=str(CODE),
+            model_config=dict(wish),
+            artifacts={"weights": str(weights)} if weights else None,
+            signature=signature(serving),
+            pip_requirements=[f"chronotune=={__version__}"],  # else MLflow would load the model to find out
+        )
+
+
+def signature(serving: Serving) -> Any:
+    """Columns in and out with their types, and the horizon as a parameter."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    identity = [ColSpec(DataType.string, serving.id)] if serving.id else []
+    time = ColSpec(DataType.datetime, serving.time)
+    covariates = [
+        ColSpec(DataType.string if name in serving.encodings else DataType.double, name)
+        for name in (*serving.past_only, *serving.known_future)
+    ]
+    quantiles = [ColSpec(DataType.double, f"{level:g}") for level in QUANTILES]
+    return ModelSignature(
+        inputs=Schema([*identity, time, ColSpec(DataType.double, serving.target), *covariates]),
+        outputs=Schema([*identity, time, ColSpec(DataType.double, "forecast"), *quantiles]),
+        params=ParamSchema([ParamSpec("horizon", DataType.long, serving.horizon)]),
+    )
+
+
+def _ensure(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,131 @@
+"""The file of a study: what belongs together is waited for once, and Optuna reads it as its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from chronotune.journal import Journal, together
+from chronotune.search import BUDGET
+from chronotune.study import JOURNAL, Reader, Study
+from search_parts import FakeTune
+from sweep_parts import ask, new_study, result, small_recipe
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes the journal had at each wait for the disk."""
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
+    return sizes
+
+
+def test_each_write_waits_unless_it_is_with_others(tmp_path: Path, waits: list[int]) -> None:
+    """A wait at the end of a block covers all of it; one that is not synced leaves it to the next write."""
+    study, file = new_study(tmp_path), tmp_path / JOURNAL
+    number = ask(study)
+    waits.clear()
+    study.note("one", 1)
+    assert waits == [file.stat().st_size]
+    with study.together():
+        study.record(number, result(3, 0.5))
+        study.note("two", 2)
+        assert len(waits) == 1
+    assert waits[1:] == [file.stat().st_size]
+    with study.together(synced=False):
+        study.record(number, result(9, 0.4))
+    assert len(waits) == 2
+    study.note("three", 3)
+    assert waits[2:] == [file.stat().st_size]
+
+
+def test_what_is_written_is_there_before_the_disk_is_waited_for(tmp_path: Path) -> None:
+    """So a kill inside a block loses nothing, and readers see it at once."""
+    study = new_study(tmp_path)
+    number, reader = ask(study), Reader(tmp_path)
+    with study.together(synced=False):
+        study.record(number, result(3, 0.5))
+        assert reader.read().trials[number].windows_seen == 3
+
+
+def test_an_error_inside_a_block_ends_it(tmp_path: Path, waits: list[int]) -> None:
+    """What was written before it is waited for, and so is every later write."""
+    study = new_study(tmp_path)
+
+    def breaks() -> None:
+        with study.together():
+            study.note("one", 1)
+            raise ZeroDivisionError
+
+    waits.clear()
+    with pytest.raises(ZeroDivisionError):
+        breaks()
+    assert len(waits) == 1
+    study.note("two", 2)
+    assert len(waits) == 2
+
+
+def test_optuna_reads_and_writes_the_same_file(tmp_path: Path) -> None:
+    """Line by line as its own backend writes."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    stored: list[optuna.storages.BaseStorage] = [
+        Journal(ours),
+        optuna.storages.JournalStorage(JournalFileBackend(str(theirs))),
+    ]
+    for storage in stored:
+        study = optuna.create_study(study_name="x", storage=storage)
+        with together(storage):
+            study.set_user_attr("umlaut", "ä\n")
+            study.enqueue_trial({"a": 1.5})
+        study.optimize(lambda trial: trial.suggest_float("a", 0, 2), n_trials=1)
+    assert [line.count(b":") for line in ours.read_bytes().splitlines()] == [
+        line.count(b":") for line in theirs.read_bytes().splitlines()
+    ]
+    optuna.load_study(study_name="x", storage=stored[1]).set_user_attr("more", 1)
+    again = optuna.load_study(study_name="x", storage=optuna.storages.JournalStorage(JournalFileBackend(str(ours))))
+    assert (again.best_value, again.user_attrs) == (1.5, {"umlaut": "ä\n"})
+
+
+def test_another_storage_has_nothing_to_wait_for() -> None:
+    """The block does nothing there."""
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage)
+    with together(storage):
+        study.set_user_attr("one", 1)
+    assert study.user_attrs == {"one": 1}
+
+
+def test_a_trial_is_asked_for_and_told_with_one_wait_each(tmp_path: Path, waits: list[int]) -> None:
+    """A new trial is ten lines of the journal, its end two."""
+    recipe = small_recipe()
+    tune = FakeTune(Study.create(tmp_path, "small", {"zero_shot": [], "trials": 2}), recipe)
+    waits.clear()
+    trial_id, proposal = tune.suggest()
+    assert len(waits) == 1
+    tune.study.record(proposal["number"], result(3, 0.5))
+    waits.clear()
+    tune.searcher.on_trial_complete(trial_id, {BUDGET: 3})
+    tune.searcher.suggest("next")
+    tune.searcher.on_trial_complete("next", {"failed": "no memory"})
+    assert len(waits) == 3
+
+
+def test_ended_trials_are_read_once(tmp_path: Path) -> None:
+    """A trial that has ended changes no more; one that runs is read afresh, and no reading is shared with others."""
+    study = new_study(tmp_path)
+    ended, running = ask(study), ask(study)
+    study.record(ended, result(27, 0.5))
+    before = study.trials
+    study.finish(ended, full_budget=27)
+    study.record(running, result(3, 0.6))
+    first, second = study.trials, study.read().trials
+    assert [trial.state for trial in before] == ["running", "running"]
+    assert [trial.state for trial in first] == ["complete", "running"]
+    assert first[ended] is second[ended]
+    assert first[running] is not second[running]
+    assert first[running].windows_seen == 3
+    assert first == list(Reader(tmp_path).read().trials)

@@ -1,0 +1,256 @@
+"""Checkpoints in a folder and on a real S3-compatible server, a process of its own: what one promises, both keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import fs
+
+from chronotune import checkpoint, stores
+from chronotune.checkpoint import META, STATE, WEIGHTS
+from chronotune.config.cluster import ClusterProfile
+from chronotune.data.prepare import load, trial_data
+from chronotune.errors import ChronotuneError
+from chronotune.results import elsewhere, remove
+from chronotune.search import BUDGET
+from chronotune.stores import Bucket, Folder, Store, below, prune, store_at
+from chronotune.trial import Assignment, TrialRun, Worker
+from engine_parts import small_model
+from sweep_parts import POINT, new_study, result, small_recipe
+from test_checkpoint import example
+
+pytest.importorskip("moto", reason="the S3-compatible server of these tests")
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a-key-for-tests", "AWS_SECRET_ACCESS_KEY": "no-secret", "AWS_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a server with an empty bucket `sweeps`; the environment holds the keys."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("server") / "log").open("w")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    before = {key: os.environ.get(key) for key in KEYS}
+    os.environ.update(KEYS)
+    try:
+        for _ in range(300):
+            time.sleep(0.2)
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                assert running.poll() is None, "the server ended"
+        files = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+        files.create_dir("sweeps")
+        yield f"127.0.0.1:{port}"
+    finally:
+        running.terminate()
+        running.wait(30)
+        log.close()
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+def _place(server: str, name: str) -> str:
+    return f"s3://sweeps/{name}?endpoint_override={server}&scheme=http"
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty one of each kind."""
+    if request.param == "folder":
+        return Folder(tmp_path / "checkpoints")
+    return Bucket(_place(request.getfixturevalue("server"), tmp_path.name))
+
+
+def _save(store: Store, key: str, **meta: Any) -> None:
+    held = example()
+    changed = checkpoint.Checkpoint(held.weights, held.state, {**held.meta, **meta})
+    store.save(key, lambda folder: checkpoint.write(folder, changed))
+
+
+def test_what_is_saved_is_read(store: Store) -> None:
+    """Weights, state and notes; a second save under the same key replaces the first."""
+    assert store.complete("0001") == []
+    for note in ("first", "second"):
+        _save(store, "0001/8", note=note)
+    _save(store, "0001/16")
+    _save(store, "finalists/0001/8")
+    assert store.complete("0001") == [8, 16]
+    assert sorted(store.children("")) == ["0001", "finalists"]
+    assert store.meta("0001/8")["note"] == "second"
+    with store.local("0001/8") as folder:
+        read = checkpoint.read(folder)
+    assert read.weights.keys() == example().weights.keys()
+    assert read.state
+    with pytest.raises(ChronotuneError, match="there is no checkpoint"):
+        store.meta("0001/99")
+
+
+def test_what_is_dropped_and_removed_is_gone(store: Store) -> None:
+    """The state alone, one checkpoint, a trial's, all; what is not there is removed too."""
+    for key in ("0001/8", "0001/16", "0002/8", "finalists/0002/8"):
+        _save(store, key)
+    store.drop_state("0001/8")
+    store.drop_state("0001/8")
+    with store.local("0001/8") as folder:
+        assert {path.name for path in folder.iterdir()} == {META, WEIGHTS}
+        assert checkpoint.read(folder).state == {}
+    store.remove("0001/16")
+    store.remove("0001/16")
+    assert store.children("0001") == ["8"]
+    store.remove("finalists/0002")
+    assert store.complete("0002") == [8]
+    store.remove("")
+    assert store.children("") == []
+
+
+def test_prune_keeps_the_best_in_both(store: Store, tmp_path: Path) -> None:
+    """Of a complete trial the weights of its best checkpoint, of a running one everything."""
+    study = new_study(tmp_path)
+    for number, objective in enumerate((0.5, 0.4, 0.6)):
+        record = study.ask(_sampler(number), _any_point)
+        for windows in (3, 27):
+            _save(store, f"{record.number:04d}/{windows}")
+            if number < 2 or windows == 3:
+                study.record(record.number, result(windows, objective + windows / 1000))
+        if number < 2:
+            study.finish(record.number, full_budget=27)
+    prune(store, study.trials, keep=1)
+    assert [store.complete(f"{number:04d}") for number in range(3)] == [[], [3], [3, 27]]
+    with store.local("0001/3") as folder:
+        assert not (folder / STATE).exists()
+
+
+def _sampler(seed: int) -> Any:
+    import optuna
+
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _any_point(trial: Any) -> Any:
+    return POINT.model_copy(update={"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)})
+
+
+def test_in_a_bucket_a_part_is_no_checkpoint(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meta.json` comes last, and goes first: a worker that dies in between leaves nothing that counts."""
+    bucket = Bucket(_place(server, "parts"))
+    _save(bucket, "0001/8")
+
+    upload = Bucket._upload
+    for last, left in ((META, ["8"]), (STATE, [])):
+
+        def stop(self: Bucket, file: Path, key: str, last: str = last) -> None:
+            if file.name in (last, META):
+                raise OSError("the worker died here")
+            upload(self, file, key)
+
+        monkeypatch.setattr(Bucket, "_upload", stop)
+        with pytest.raises(ChronotuneError, match=r"s3://sweeps/parts\S* 0001/8 must be written, but: the worker died"):
+            _save(bucket, "0001/8")
+        assert bucket.complete("0001") == []
+        assert set(bucket.children("0001")) >= set(left)
+    monkeypatch.setattr(Bucket, "_upload", upload)
+    _save(bucket, "0001/8")
+    assert bucket.complete("0001") == [8]
+
+
+def test_damage_in_a_bucket_is_found(server: str) -> None:
+    """By its digest, and told by the store's name."""
+    bucket = Bucket(_place(server, "damaged"))
+    _save(bucket, "0001/8")
+    with bucket._files.open_output_stream(bucket._path("0001/8", WEIGHTS)) as file:
+        file.write(b"something else")
+    damaged = pytest.raises(ChronotuneError, match=r"checkpoint s3://sweeps/damaged\S* 0001/8 is damaged")
+    with damaged, bucket.local("0001/8") as folder:
+        checkpoint.read(folder)
+
+
+def test_a_trial_goes_on_and_is_exported_from_a_bucket(server: str, tmp_path: Path) -> None:
+    """Killed after its first result, in a new worker, with the same last result as an unbroken one in a folder."""
+    small_model().save_pretrained(tmp_path / "model")
+    recipe = small_recipe(tmp_path / "model")
+    data = trial_data(load(recipe), recipe)
+    there = Assignment(recipe, data, tmp_path / "there", _place(server, "trial"))
+    here = Assignment(recipe, data, tmp_path / "here")
+    next(TrialRun(Worker(there), 0, POINT).results())
+    assert there.store.complete("0000") == [3]
+    first, *_, last = TrialRun(Worker(there), 0, POINT).results()
+    *_, unbroken = TrialRun(Worker(here), 0, POINT).results()
+    assert first[BUDGET] == 3
+    assert last["metrics"] == unbroken["metrics"]
+    assert last["attributes"]["checkpoint"] == "0000/27"
+    for assignment, name in ((there, "a"), (here, "b")):
+        Worker(assignment).export(0, POINT, 27, tmp_path / name)
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
+    assert a == b
+    assert not (tmp_path / "there").exists()
+
+
+def test_removing_a_sweep_removes_its_place(server: str, tmp_path: Path) -> None:
+    """Also when only its checkpoints shall go."""
+    place = _place(server, "gone")
+    recipe = small_recipe(cluster={"name": "local", "checkpoints": place})
+    new_study(tmp_path, recipe)
+    _save(store_at(place), "0001/8")
+    assert elsewhere(tmp_path) == place
+    remove(tmp_path, only_checkpoints=True)
+    assert Bucket(place).children("") == []
+    assert (tmp_path / "study.journal").exists()
+
+
+def test_a_server_that_refuses_is_named(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to look at; the credentials are not shown."""
+    bucket = Bucket(f"s3://nobody-s-bucket/x?endpoint_override={server}&scheme=http")
+    with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address and rights") as caught:
+        _save(bucket, "0001/8")
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_the_endpoint_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every AWS tool; what the address says goes before it."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(fs, "S3FileSystem", lambda **options: asked.append(options))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://objects:8333")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert stores.connect("s3://bucket/a/b/")[1] == "bucket/a/b"
+    stores.connect("s3://bucket?endpoint_override=other:1&scheme=https&region=here")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    stores.connect("s3://bucket/a")
+    got = [(one["endpoint_override"], one["scheme"], one["region"]) for one in asked]
+    assert got == [
+        ("objects:8333", "http", "eu-central-1"),
+        ("other:1", "https", "here"),
+        (None, "https", "eu-central-1"),
+    ]
+
+
+def test_each_sweep_has_a_place_below_the_given_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The query of an address stays at its end; a path becomes absolute."""
+    monkeypatch.chdir(tmp_path)
+    assert below("s3://bucket/a/?scheme=http", "mine") == "s3://bucket/a/mine?scheme=http"
+    assert below("s3://bucket", "mine") == "s3://bucket/mine"
+    assert below("shared", "mine") == str(tmp_path / "shared/mine")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("gs://bucket", "begins with s3://"), ("s3://key:secret@bucket/x", "no credentials")]
+)
+def test_a_place_that_cannot_be_is_refused(place: str, reason: str) -> None:
+    """Without showing a secret."""
+    with pytest.raises(ValueError, match=reason) as caught:
+        ClusterProfile.model_validate({"name": "mine", "checkpoints": place})
+    assert "secret@" not in json.dumps([error["msg"] for error in caught.value.errors()])  # type: ignore[attr-defined]

@@ -1,0 +1,109 @@
+"""The model registry: what ships becomes a version, once; loaded by MLflow it forecasts, and only with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+from tracking_parts import Store
+
+import chronotune
+from chronotune.config.recipe import Tracking
+from chronotune.data.sources import solar
+from chronotune.errors import ChronotuneError
+from chronotune.tracking import mirror
+from sweep_parts import judged_sweep
+
+TINY = Path(__file__).parents[2] / "models" / "tiny"
+SHIP = "ship the challenger"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty MLflow database."""
+    return Store(tmp_path / "store")
+
+
+def published(store: Store, sweep: Path, *, upload: bool = False) -> list[Any]:
+    """The versions of the model `plant` once the sweep was mirrored there, twice."""
+    tracking = Tracking(uri=store.uri, registry="plant", upload_weights=upload)
+    for _ in range(2):
+        assert mirror(sweep, tracking).trouble is None
+    return list(store.client.search_model_versions("name = 'plant'"))
+
+
+def loaded(store: Store, version: Any, **how: Any) -> Any:
+    """A version as `mlflow.pyfunc.load_model` gives it."""
+    import mlflow
+
+    mlflow.set_tracking_uri(store.uri)
+    try:
+        return mlflow.pyfunc.load_model(f"models:/plant/{version.version}", **how)
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+def hours() -> pl.DataFrame:
+    """Ten days of solar irradiance, and a day of what is known in advance."""
+    frame = solar().head(240 + 24).select("time", "ghi", "etr")
+    return frame.with_columns(ghi=pl.when(pl.int_range(pl.len()) < 240).then("ghi"))
+
+
+def test_what_ships_is_registered_and_forecasts(tmp_path: Path, store: Store) -> None:
+    """One version with its verdict; the weights stay where they are, and another file there is refused by its hash."""
+    sweep = judged_sweep(tmp_path / "one", SHIP, TINY)
+    [version] = published(store, sweep)
+    told = {key.removeprefix("chronotune."): value for key, value in version.tags.items()}
+    assert (told["verdict"], told["gain"], told["low"], told["high"]) == (SHIP, "0.02", "0.01", "0.03")
+    assert told["sha256"] == chronotune.config.load.load_model(sweep / "winner").revision
+    assert version.run_id == store.runs()["small"].info.run_id
+    files = {path.name for path in store.file.parent.rglob("model-*/*")}
+    assert "pyfunc.py" in files
+    assert not [path for path in store.file.parent.rglob("*") if path.suffix in {".pkl", ".safetensors"}]
+    model = loaded(store, version)
+    assert [column.name for column in model.metadata.signature.inputs.inputs] == ["time", "ghi", "etr"]
+    forecast = model.predict(hours().to_pandas(), params={"horizon": 12})
+    ours = chronotune.forecast(sweep, hours(), 12)
+    assert forecast["forecast"].tolist() == ours["forecast"].to_list()
+    assert forecast["time"].tolist() == ours["time"].to_list()
+    assert len(model.predict(hours().to_pandas())) == 24
+    (sweep / "winner").rename(tmp_path / "moved")
+    moved = loaded(store, version, model_config={"weights": str(tmp_path / "moved")})
+    assert len(moved.predict(hours().to_pandas())) == 24
+    weights = tmp_path / "moved" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ChronotuneError, match="must have the SHA-256"):
+        loaded(store, version, model_config={"weights": str(tmp_path / "moved")})
+
+
+def test_weights_are_uploaded_when_asked(tmp_path: Path, store: Store) -> None:
+    """Then the version needs nothing of the sweep's folder."""
+    sweep = judged_sweep(tmp_path / "one", SHIP, TINY)
+    [version] = published(store, sweep, upload=True)
+    sweep.rename(tmp_path / "gone")
+    assert len(loaded(store, version).predict(hours().to_pandas())) == 24
+
+
+@pytest.mark.parametrize("decision", ["keep zero-shot", "not enough test windows", None])
+def test_what_does_not_ship_is_not_registered(tmp_path: Path, store: Store, decision: str | None) -> None:
+    """The gate is the verdict; there is not even a registered model."""
+    assert published(store, judged_sweep(tmp_path / "one", decision)) == []
+    assert store.client.search_registered_models() == []
+
+
+def test_a_changed_winner_is_told(tmp_path: Path, store: Store) -> None:
+    """What was not evaluated is not registered, and the mirror says why."""
+    sweep = judged_sweep(tmp_path / "one", SHIP)
+    preset = sweep / "winner" / "preset.yaml"
+    preset.write_text(preset.read_text().replace("revision: ", "revision: f"))
+    tracking = Tracking(uri=store.uri, registry="plant")
+    assert "that was evaluated" in (mirror(sweep, tracking).trouble or "")
+
+
+def test_weights_are_uploaded_to_a_registry_only() -> None:
+    """Otherwise the key would mean nothing."""
+    with pytest.raises(ValidationError, match=r"tracking\.registry names no model"):
+        Tracking(upload_weights=True)

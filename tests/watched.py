@@ -1,0 +1,226 @@
+"""A sweep on a cluster with a token, watched: `python tests/watched.py --screenshots FOLDER`, by hand, some minutes.
+
+A Ray head of its own (dashboard on 127.0.0.1, token on), an S3-compatible server, MLflow's database. A job submitted
+from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (needs `playwright`,
+and a Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written, Ray's own
+session logs included, is searched for secrets, and once more with one planted. Exits with 1 when a line says FAILED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from find_secrets import find, in_processes, secrets_of  # noqa: E402  (found by the line above)
+
+from chronotune.gauges import GAUGES, WINDOWS  # noqa: E402
+from chronotune.study import read  # noqa: E402
+
+JOB = "watched"
+_began = time.monotonic()
+_failed: list[str] = []
+
+
+def say(text: str, ok: bool = True) -> None:
+    """A line of the timeline."""
+    print(f"{time.monotonic() - _began:7.1f} s  {'' if ok else 'FAILED: '}{text}", flush=True)
+    if not ok:
+        _failed.append(text)
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A process of ours, stopped by its own id at the end."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            process.kill()
+
+
+def status(address: str, token: str | None = None) -> int:
+    """HTTP status of a request; 0 while nobody answers."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def wait_for(address: str, token: str | None = None, seconds: float = 180) -> None:
+    """Until an address answers at all.
+
+    Raises:
+        TimeoutError: It does not.
+    """
+    end = time.monotonic() + seconds
+    while status(address, token) == 0:
+        if time.monotonic() > end:
+            raise TimeoutError(address)
+        time.sleep(0.5)
+
+
+def look(address: str, token: str, to: Path) -> None:
+    """Screenshots of the pages that people watch; a page that shows no word of ours fails."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    pages = {"jobs": ("#/jobs", JOB), "job": (f"#/jobs/{JOB}", JOB), "actors": ("#/actors", "worker")}
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1400, "height": 1000})
+        context.add_cookies([{"name": "ray-authentication-token", "value": token, "url": address}])
+        page = context.new_page()
+        for name, (path, word) in pages.items():
+            page.goto(f"{address}/{path}")
+            page.wait_for_timeout(6000)
+            page.screenshot(path=str(to / f"{name}.png"))
+            say(f"browser: {name} shows {word!r}", word in page.inner_text("body"))
+        browser.close()
+
+
+def metrics_of(port: int) -> set[str]:
+    """Names of ours on the metrics port."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return set(re.findall(r"^(ray_chronotune_\w+){", answer.read().decode(), re.MULTILINE))
+
+
+def watched(folder: Path, screenshots: Path) -> None:
+    """All of it, in `folder`."""
+    ports = {name: free_port() for name in ("gcs", "dashboard", "metrics", "objects")}
+    token, key = secrets.token_hex(32), secrets.token_hex(20)
+    (folder / "token").touch(mode=0o600)
+    (folder / "token").write_text(token)
+    knows = {"RAY_AUTH_TOKEN_PATH": str(folder / "token"), "AWS_SECRET_ACCESS_KEY": key}
+    nodes = {"RAY_AUTH_MODE": "token", "AWS_ACCESS_KEY_ID": "tester", "AWS_REGION": "us-east-1", **knows}
+    nodes["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{ports['objects']}"
+    os.environ.update(nodes)
+    ray, dashboard = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray", ports["dashboard"]
+    address, sweep = f"http://127.0.0.1:{dashboard}", folder / "sweeps" / JOB
+    head = f"{ray} start --head --block --num-cpus=2 --port={ports['gcs']} --dashboard-host=127.0.0.1"
+    head += f" --dashboard-port={dashboard} --metrics-export-port={ports['metrics']} --temp-dir={folder}/ray"
+    objects = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["objects"])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with (
+        running(objects, environment, folder / "objects.log"),
+        running(head.split(), environment, folder / "head.log"),
+    ):
+        wait_for(f"{nodes['AWS_ENDPOINT_URL']}/moto-api/")
+        make_bucket(ports["objects"])
+        wait_for(f"{address}/api/version", token)
+        say("head and object store are up")
+        for given, wanted in ((None, 401), ("0" * 64, 403), (token, 200)):
+            got = status(f"{address}/api/jobs/", given)
+            whose = {None: "no", token: "the"}.get(given, "a wrong")
+            say(f"jobs with {whose} token: {got}", got == wanted)
+        names = submit_and_watch(address, sweep, token, screenshots, ports["metrics"])
+        wanted_names = {*(f"ray_{name}" for name in GAUGES), f"ray_{WINDOWS}_total"}
+        say(f"metrics port: {len(names)} of {len(wanted_names)} names", names == wanted_names)
+        told = {trial.state for trial in read(sweep).trials}
+        say(f"trials: {len(read(sweep).trials)}, {told}", told <= {"complete", "pruned"})
+        say("no checkpoint lies in the sweep's folder", not (sweep / "checkpoints").exists())
+        say("no secret in the arguments of a process", not list(in_processes(secrets_of(knows))))
+    scan(folder, secrets_of(knows))
+
+
+def make_bucket(port: int) -> None:
+    """The bucket `sweeps`."""
+    from pyarrow import fs
+
+    files = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
+    files.create_dir("sweeps")
+
+
+def submit_and_watch(address: str, sweep: Path, token: str, screenshots: Path, port: int) -> set[str]:
+    """Run the sweep as a job; the names on the metrics port shortly before its end."""
+    from ray.job_submission import JobSubmissionClient
+
+    client = JobSubmissionClient(address)
+    run = "run smoke --set cluster.kind=existing --set cluster.address=auto --set cluster.checkpoints=s3://sweeps"
+    run += (
+        f" --set budget.trials=8 --set tracking.enabled=true --set tracking.uri=sqlite:///{sweep.parents[1]}/mlflow.db"
+    )
+    client.submit_job(
+        entrypoint=f"{sys.executable} -m chronotune {run} --dir {sweep}",
+        submission_id=JOB,
+        metadata={"recipe": "smoke", "sweep": JOB},
+    )
+    names, looked = set[str](), False
+    while str(client.get_job_status(JOB)) in ("PENDING", "RUNNING"):
+        time.sleep(2)
+        if not looked and (sweep / "logs").exists() and len(list((sweep / "logs").glob("*.log"))) > 1:
+            say("trials run; looking at the dashboard")
+            look(address, token, screenshots)
+            looked = True
+        with contextlib.suppress(OSError):
+            names |= metrics_of(port)
+    say(f"job ended: {client.get_job_status(JOB)}", str(client.get_job_status(JOB)) == "SUCCEEDED")
+    if str(client.get_job_status(JOB)) != "SUCCEEDED":
+        print(client.get_job_logs(JOB)[-3000:])
+    say("the dashboard was looked at", looked)
+    return names
+
+
+def scan(folder: Path, known: dict[str, str]) -> None:
+    """All that was written but the token's own file; then with a secret planted in a log of Ray's."""
+    places = [path for path in folder.iterdir() if path.name != "token"]
+    files = sum(path.is_file() for place in places for path in place.rglob("*"))
+    found = list(find(places, known))
+    say(f"scan of {files} files (study, logs, MLflow, Ray's session): {len(found)} secrets {found[:3]}", not found)
+    log = next((folder / "ray").rglob("gcs_server*"))
+    with log.open("a") as planted:
+        planted.write(f"\nAuthorization: Bearer {next(iter(known.values()))}\n")
+    again = [Path(finding.place).name for finding in find(places, known)]
+    say(f"scan with one planted: found in {again}", again == [log.name])
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--screenshots", type=Path, default=Path("screenshots"))
+    parser.add_argument("--keep", action="store_true", help="leave the folder with all that was written")
+    arguments = parser.parse_args()
+    arguments.screenshots.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="ctw-", dir="/tmp"))
+    try:
+        watched(folder, arguments.screenshots.absolute())
+    finally:
+        if arguments.keep:
+            print(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 1 if _failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
