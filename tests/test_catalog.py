@@ -63,7 +63,7 @@ def test_launch_files_are_no_profiles(home: Path) -> None:
     [
         ("recipe", "stel", "there is no recipe named 'stel'. Did you mean steel"),
         ("space", "lore", "there is no search space named 'lore'. Did you mean lora"),
-        ("cluster", "zzz", "there is no cluster profile named 'zzz'. Known are existing, local"),
+        ("cluster", "zzz", "there is no cluster profile named 'zzz'. Known are existing, here, local"),
         ("recipe", "steel.yaml", "there is no file steel.yaml. Check the path"),
     ],
 )

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
-from chronotune import cluster
-from chronotune.cluster import gpus_per_trial, preflight, slots, threads_of_one_node, usable_cpus
+from chronotune.cluster import checks, gpus_per_trial, preflight, session, slots, threads_of_one_node, usable_cpus
 from chronotune.config.cluster import ClusterProfile
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import identity
@@ -30,6 +30,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     def tell(*sizes: tuple[float, float]) -> None:
         alive = [_node(f"n{number}", True, *size) for number, size in enumerate(sizes)]
         monkeypatch.setattr(ray, "nodes", lambda: [*alive, _node("dead", False, 64, 8)])
+        monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n0"))
 
     return tell
 
@@ -82,10 +83,11 @@ def test_threads_are_those_of_one_node(nodes: Nodes) -> None:
     assert threads_of_one_node(_profile(cpus_per_trial=2, max_concurrent=1)) == 2
 
 
-def test_what_fits_nowhere_is_refused_with_the_largest_node(nodes: Nodes) -> None:
+def test_what_fits_nowhere_is_refused_with_the_largest_node(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Totals would have been enough."""
     nodes((2, 0), (3, 0))
     recipe = small_recipe(cluster={"name": "mine", "cpus_per_trial": 4})
+    monkeypatch.setattr(checks, "_survey", lambda *_: ([], []))
     with pytest.raises(InputError, match="needs 4 CPU and 0 GPU on one node, but the largest of 2 has 3 CPU and 0 GPU"):
         preflight(recipe)
 
@@ -110,13 +112,13 @@ def test_only_dead_sessions_of_this_host_are_removed(tmp_path: Path, monkeypatch
     """Another container's process is not seen from here, and a folder without an owner is nobody's to judge."""
     dead = {**identity(), "started": 1.0}
     owners = {"dead": dead, "live": identity(), "far": {**dead, "host": "elsewhere", "heartbeat": 0.0}, "none": None}
-    monkeypatch.setattr(cluster, "_LONGEST_FOLDER", 4096)
+    monkeypatch.setattr(session, "_LONGEST_FOLDER", 4096)
     for name, owner in owners.items():
         (tmp_path / f"ct-{name}").mkdir()
         if owner:
             (tmp_path / f"ct-{name}/owner.json").write_text(json.dumps(owner))
     (tmp_path / "ct-99999999-old").mkdir()
-    new = cluster._session_folder(tmp_path)
+    new = session._session_folder(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"ct-live", "ct-far", "ct-none", "ct-99999999-old", new.name}
     assert json.loads((new / "owner.json").read_text())["pid"] == os.getpid()
@@ -126,9 +128,9 @@ def test_a_long_folder_for_temporary_files_is_avoided(tmp_path: Path) -> None:
     """Sockets have short paths."""
     long = tmp_path / ("long" * 20)
     long.mkdir()
-    folder = cluster._session_folder(long)
+    folder = session._session_folder(long)
     try:
-        assert len(os.fsencode(folder)) <= cluster._LONGEST_FOLDER
+        assert len(os.fsencode(folder)) <= session._LONGEST_FOLDER
         assert folder.exists()
     finally:
         (folder / "owner.json").unlink()
@@ -143,7 +145,7 @@ def test_an_error_of_the_system_becomes_a_sentence(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(ray, "init", fails)
     with pytest.raises(ChronotuneError, match=r"must start on this machine, but it does not: AF_UNIX .* TMPDIR"):
-        cluster._connect(_profile(), tmp_path)
+        session._connect(_profile(), tmp_path)
 
 
 def test_ray_is_told_what_the_profile_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,39 +153,22 @@ def test_ray_is_told_what_the_profile_means(tmp_path: Path, monkeypatch: pytest.
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    cluster._connect(_profile(), tmp_path)
+    session._connect(_profile(), tmp_path)
     with pytest.raises(InputError, match="RAY_ADDRESS: must be HOST:6379"):
-        cluster._connect(_profile(kind="existing", address="auto"), None)
+        session._connect(_profile(kind="here"), None)
     monkeypatch.delenv("RAY_ADDRESS")
-    cluster._connect(_profile(kind="existing", address="auto"), None)
-    local, existing = asked
+    session._connect(_profile(kind="here"), None)
+    local, here = asked
     assert local["address"] == "local"
-    assert existing["runtime_env"] == {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
-
-
-def test_every_node_must_read_the_folder(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder does not exist yet; nothing stays behind, and the node that fails is named."""
-    nodes((2, 0), (2, 0), (2, 0))
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: type("Here", (), {"get_node_id": lambda _: "n0"})())
-
-    def unread(others: list[str], file: Path) -> dict[str, str]:
-        assert others == ["n1", "n2"]
-        assert cluster._why_unreadable(file) == ""
-        return {"n2": cluster._why_unreadable(Path("/nowhere/at/all"))}
-
-    monkeypatch.setattr(cluster, "_unread", unread)
-    monkeypatch.setattr(cluster, "_adapters", lambda _: [])
-    with pytest.raises(InputError) as caught:
-        preflight(small_recipe(), tmp_path / "sweeps" / "new")
-    assert f"node n2 must be able to read {tmp_path}, but: No such file" in str(caught.value)
-    assert len(caught.value.faults) == 1
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".chronotune") or path.name == "sweeps"]
+    assert here["address"] == "auto"
+    assert here["runtime_env"] == {"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}}
 
 
 _SESSION = """
 import os, ray
 from pathlib import Path
-from chronotune.cluster import _unread, connected, gpus_per_trial
+from chronotune.cluster import connected, gpus_per_trial
+from chronotune.cluster.checks import _ask
 from chronotune.config.cluster import ClusterProfile
 
 init = ray.init
@@ -194,8 +179,8 @@ with connected(ClusterProfile(name="here")):
     hidden = ray.get(ray.remote(num_cpus=1, num_gpus=0)(seen).remote())
     shown = ray.get(ray.remote(num_cpus=1, num_gpus=1)(seen).remote())
     here = ray.get_runtime_context().get_node_id()
-    unread = [_unread([here], Path(file)) for file in (__file__, "/nowhere")]
-    print([hidden, shown, list(unread[0].values()), list(unread[1].values())])
+    unread = [_ask([here], file, "{}")[here]["unread"] for file in (__file__, "/nowhere")]
+    print([hidden, shown, unread])
 """
 
 
@@ -210,5 +195,5 @@ def test_a_session_hides_gpus_from_those_who_ask_for_none(tmp_path: Path) -> Non
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    unread = ["it holds something else there"]
-    assert done.stdout.splitlines()[-1] == str(["", "0", unread, ["No such file or directory"]])
+    unread = ["it holds something else there", "No such file or directory"]
+    assert done.stdout.splitlines()[-1] == str(["", "0", unread])

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from chronotune.commands import files, models, sweeps
+from chronotune.commands import clusters, files, models, sweeps
 from chronotune.errors import ChronotuneError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 for _command in (
     *(files.ls, files.cp, files.check),
     *(sweeps.run, sweeps.resume, sweeps.show, sweeps.report, sweeps.logs, sweeps.mirror),
+    *(clusters.attach, clusters.status, clusters.stop),
     *(models.evaluate, models.compare, models.export, models.train, models.forecast),
     *(sweeps.rm, files.schema),
 ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,11 +141,11 @@ class FineTuner:
             self._trainable.parameters.values(), lr=hyperparameters.learning_rate, weight_decay=0.0, fused=True
         )
 
-    def advance(self, to_windows: int) -> Progress:
+    def advance(self, to_windows: int, stop: Callable[[], bool] = lambda: False) -> Progress:
         """Train in whole optimizer steps until at least `to_windows` windows have been seen.
 
         Every rung is the end of a step and so reached exactly; any other number is passed by less than a step. When
-        it has been reached already, nothing is done.
+        it has been reached already, nothing is done. Before each step `stop` is asked; true: the rest is left.
 
         Raises:
             NonFiniteLossError: The loss or its gradient became NaN or infinite.
@@ -156,7 +156,7 @@ class FineTuner:
         self.model.train()
         try:
             with self._random.active():
-                while self.windows_seen < to_windows:
+                while self.windows_seen < to_windows and not stop():
                     size, loss = self._step()
                     total += size * loss
         finally:

@@ -52,6 +52,25 @@ def locate(preset: ModelPreset) -> Path:
     return folder
 
 
+def refuse_unreachable(preset: ModelPreset) -> None:
+    """See that `load_model` will find the weights on this machine, without downloading them.
+
+    Raises:
+        ChronotuneError: As `load_model`.
+    """
+    if Path(preset.weights).is_dir() or preset.weights.count("/") != 1 or Path(preset.weights).is_absolute():
+        locate(preset)
+        return
+    from huggingface_hub import model_info
+
+    with quiet():
+        if _cached(preset) is None:
+            try:
+                model_info(preset.weights, revision=preset.revision, timeout=10)
+            except Exception as error:  # of several HTTP libraries
+                raise ChronotuneError(_unreachable(preset, error)) from error
+
+
 def _check_files(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise ChronotuneError(
@@ -84,23 +103,32 @@ def _check_revision(folder: Path, revision: str | None) -> None:
 
 def _hub_folder(preset: ModelPreset) -> Path:
     """Folder of a Hugging Face model in the local cache, downloaded if it is not there."""
-    from huggingface_hub import model_info, snapshot_download
-
-    def snapshot(offline: bool) -> Path:
-        wanted, files = preset.revision, list(_FILES)
-        return Path(snapshot_download(preset.weights, revision=wanted, allow_patterns=files, local_files_only=offline))
+    from huggingface_hub import model_info
 
     with quiet():
         # the cache first: a pinned revision never changes, and the Hub may be out of reach
-        with suppress(OSError, ValueError):
-            folder = snapshot(offline=True)
-            if all((folder / name).is_file() for name in _FILES):
-                return folder
+        if (folder := _cached(preset)) is not None:
+            return folder
         try:
             model_info(preset.weights, revision=preset.revision, timeout=10)  # without a network this fails at once
-            return snapshot(offline=False)
+            return _snapshot(preset, offline=False)
         except Exception as error:  # of several HTTP libraries
             raise ChronotuneError(_unreachable(preset, error)) from error
+
+
+def _cached(preset: ModelPreset) -> Path | None:
+    with suppress(OSError, ValueError):
+        folder = _snapshot(preset, offline=True)
+        if all((folder / name).is_file() for name in _FILES):
+            return folder
+    return None
+
+
+def _snapshot(preset: ModelPreset, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted, files = preset.revision, list(_FILES)
+    return Path(snapshot_download(preset.weights, revision=wanted, allow_patterns=files, local_files_only=offline))
 
 
 def _unreachable(preset: ModelPreset, error: Exception) -> str:

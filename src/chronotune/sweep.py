@@ -66,7 +66,7 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
 
     Args:
         recipe: What to search, on what, and what it may cost.
-        directory: A new folder for the sweep; by default `sweeps/<recipe>-<time>`.
+        directory: A new folder for the sweep; by default `<recipe>-<time>` in `cluster.sweeps`, or in sweeps/.
         watcher: Sees the progress.
 
     Returns:
@@ -77,7 +77,7 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
         ChronotuneError: No trial succeeded.
         KeyboardInterrupt: It was interrupted, and `resume_sweep` can go on.
     """
-    directory = Path(directory or f"sweeps/{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    directory = Path(directory or new_folder(recipe)).resolve()
     _refuse_taken(directory)
     dataset = load(recipe)
     locate(recipe.model)
@@ -85,13 +85,18 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
     data = trial_data(dataset, recipe)
     attributes = _attributes(recipe, dataset, data)
     with connected(recipe.cluster):
-        preflight(recipe, directory)
+        as_shared = preflight(recipe, directory)
         refuse_taken(recipe.storage, directory.name)
         _make(directory)
         with Lease(directory):
             (directory / "recipe.yaml").write_text(dump_recipe(recipe))
             study = Study.create(directory, directory.name, attributes, recipe.storage)
-            return _Sweep(directory, recipe, dataset, data, study, watcher).run()
+            return _Sweep(directory, as_shared, dataset, data, study, watcher).run()
+
+
+def new_folder(recipe: Recipe) -> Path:
+    """Where a sweep of this recipe goes when nothing else is said."""
+    return Path(recipe.cluster.sweeps or "sweeps") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _refuse_taken(directory: Path) -> None:
@@ -175,9 +180,9 @@ def resume_sweep(
             return directory
         _refuse_extension(recipe, study, more_trials, more_minutes)
         with connected(recipe.cluster):
-            preflight(recipe, directory)
+            as_shared = preflight(recipe, directory)
             _extend(recipe, study, more_trials, more_minutes)
-            return _Sweep(directory, recipe, dataset, data, study, watcher).run()
+            return _Sweep(directory, as_shared, dataset, data, study, watcher).run()
 
 
 def as_begun(recipe: Recipe) -> Recipe:

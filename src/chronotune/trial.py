@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import logging
 import math
@@ -16,16 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ray import tune
 
 from chronotune import device, finetune, forecaster, members, metrics
+from chronotune.cluster import is_given_up
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import TrialData
+from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.noise import LOSSES
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
@@ -72,6 +73,7 @@ class Worker:
         self._neighbours = neighbours
         self._threads = threads or assignment.recipe.cluster.cpus_per_trial
         self._base: Chronos2Model | None = None
+        self.notice = Notice(is_given_up)
 
     @property
     def base(self) -> Chronos2Model:
@@ -86,8 +88,9 @@ class Worker:
     @property
     def share(self) -> float:
         """Of the device's memory: the trial's fraction of a GPU, or an equal part of the machine's."""
-        gpus = self.assignment.recipe.cluster.gpus_per_trial or 1.0
-        return min(1.0, gpus) if _device().type == "cuda" else 1 / (1 + self._neighbours)
+        gpus = self.assignment.recipe.cluster.gpus_per_trial
+        shared = gpus if gpus and gpus != "auto" else 1.0
+        return min(1.0, shared) if _device().type == "cuda" else 1 / (1 + self._neighbours)
 
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
@@ -186,7 +189,10 @@ class TrialRun:
 
     def _advance(self, rung: int) -> dict[str, Any]:
         started, busy = time.perf_counter(), device.Busy(self._tuner.device)
-        progress = self._tuner.advance(rung)
+        with self._worker.notice.awaited():
+            progress = self._tuner.advance(rung, self._worker.notice)
+        if self._tuner.windows_seen < rung:
+            self._leave(time.perf_counter() - started)
         busy_share = busy.share()
         setting = self._point.context_length, self._point.covariates
         scores, losses = validate(self._tuner.model, self._recipe, self._worker.assignment.data, *setting)
@@ -216,8 +222,16 @@ class TrialRun:
         )
         return result
 
+    def _leave(self, seconds: float) -> NoReturn:
+        """Between two rungs, as this machine is taken away: keep what has been done, for another to go on."""
+        seen, notes = self._tuner.windows_seen, {"attributes": {"seconds": round(self._seconds + seconds, 3)}}
+        if seen and seen not in self._store.complete(self._trial):
+            self._store.save(self._key(seen), lambda folder: self._tuner.save(folder, notes))
+        log.warning("told to go: %d windows are kept, and another worker goes on from there", seen)
+        raise ToldToGo
+
     def _restore(self) -> dict[str, Any] | None:
-        """Go on from the latest checkpoint that is whole; its result, or None when there is none."""
+        """Go on from the latest checkpoint that is whole; its result, or None when it has none or there is none."""
         for windows_seen in reversed(saved := self._store.complete(self._trial)):
             try:
                 with self._store.local(self._key(windows_seen)) as folder:
@@ -227,8 +241,8 @@ class TrialRun:
                 continue
             self._seconds = result["attributes"]["seconds"]
             self._best = min(map(self._score_at, saved))
-            log.info("goes on from %d windows", result[BUDGET])
-            return result
+            log.info("goes on from %d windows", self._tuner.windows_seen)
+            return result if OBJECTIVE in result else None  # between two rungs: earlier ones were reported
         return None
 
     def _prune(self) -> None:
@@ -261,6 +275,7 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         assert assignment is not None
         self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe))
         self._config, self._results = config, None
+        self._worker.notice.listen()
 
     def __repr__(self) -> str:
         """What the Ray dashboard calls this actor; it is asked once, and the actor runs other trials later."""
@@ -284,6 +299,8 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 if number is None:
                     return {ZERO_SHOT: self._worker.zero_shot(), BUDGET: 0, "done": True}
                 result = next(self._run())
+            except ToldToGo:
+                os._exit(1)  # Ray starts the trial again elsewhere
             except Exception as error:  # whatever went wrong, the study gets its reason
                 log.exception("%s failed", name)
                 return {"failed": _reason(error), "halts": isinstance(error, StorageError), "done": True}
@@ -340,24 +357,6 @@ def log_file(directory: Path, name: str) -> Iterator[TextIO]:
     finally:
         root.removeHandler(handler)
         file.close()
-
-
-@contextmanager
-def ended_when_stuck(minutes: float | None, log_to: TextIO) -> Iterator[None]:
-    """End this process when the block takes longer, whatever it does, also in native code that holds the interpreter.
-
-    Args:
-        minutes: Of wall time; None: for ever.
-        log_to: Gets the stack of every thread before the end.
-    """
-    if minutes is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(60 * minutes, exit=True, file=log_to)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from chronotune.again import LastWorker
-from chronotune.cluster import gpus_per_trial, slots
+from chronotune.cluster import gpus_per_trial, resources_of_trial, slots
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
@@ -103,7 +103,7 @@ def drive(
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(FineTuneTrial, assignment=assignment),
-            {"cpu": recipe.cluster.cpus_per_trial, "gpu": gpus_per_trial(recipe.cluster)},
+            resources_of_trial(recipe.cluster),
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,

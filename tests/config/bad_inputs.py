@@ -280,8 +280,8 @@ def _overrides() -> list[BadInput]:
         ),
         _set(
             "--set of the address of Ray's client",
-            "cluster={name: far, kind: existing, address: 'ray://head:10001'}",
+            "cluster={name: far, kind: here, address: 'ray://head:10001'}",
             message="--set: cluster.address: must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is"
-            " ray://head:10001. Run chronotune on a node of the cluster with address: auto",
+            " ray://head:10001. Remove it and run chronotune on a node of the cluster, or set kind: existing",
         ),
     ]

@@ -84,8 +84,8 @@ def test_single_files(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("name: m\nweights: 3\n")
     with pytest.raises(InputError, match=r'^m.yaml:2: weights: must be text, but got 3. Put it in quotes: "3"$'):
         load_model("m.yaml")
-    (tmp_path / "c.yaml").write_text("name: c\nkind: existing\n")
-    with pytest.raises(InputError, match=r"^c.yaml:1: address: is needed when kind is existing. Write address: auto"):
+    (tmp_path / "c.yaml").write_text("name: c\nkind: existing\nsweeps: /mnt/sweeps\n")
+    with pytest.raises(InputError, match=r"^c.yaml:1: address: must be the cluster's dashboard .*, but is missing"):
         load_cluster(Path("c.yaml"))
 
 

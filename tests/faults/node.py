@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _on_a_cluster(recipe: Any, folder: str) -> None:
-    from chronotune.cluster import _ENVIRONMENT
+    from chronotune.cluster.session import _ENVIRONMENT
 
     os.environ.update(_ENVIRONMENT)
     import ray

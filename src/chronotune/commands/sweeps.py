@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from chronotune.commands import clusters
 from chronotune.commands.shared import JsonOption, RecipeArgument, SetOption, SweepArgument, console, print_json
 
 
@@ -26,6 +27,9 @@ def run(
     from chronotune.config.load import load_recipe
 
     loaded = load_recipe(recipe, [*([f"cluster={cluster}"] if cluster else []), *(overrides or ())])
+    if loaded.cluster.kind == "existing":
+        clusters.begin(loaded, directory)
+        return
     from chronotune.progress import watcher
     from chronotune.sweep import run_sweep
 
@@ -43,6 +47,8 @@ def resume(
 
     Example: `chronotune resume sweeps/quickstart-20261124-101500 --trials +10`
     """
+    if clusters.go_on(directory, trials, minutes):
+        return
     from chronotune.progress import watcher
     from chronotune.sweep import resume_sweep
 

@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from chronotune.config.base import Breach, Declaration, Name, refuse
+
+_SECRETIVE = re.compile(r"token|passw|secret|credential|(api|access|private)_?key", re.IGNORECASE)
+"""Names of variables that promise a secret: what a job is given, its page on the dashboard shows."""
+
+
+class Environment(Declaration):
+    """What a job brings along to a cluster of kind existing."""
+
+    wheel: bool = Field(
+        True, description="Send chronotune itself, as it is installed here; false: the cluster has it, in this version."
+    )
+    pip: list[str] = Field(
+        default_factory=list, description="Requirements to install on every node, e.g. chronos-forecasting==2.3.2."
+    )
+    image: str | None = Field(
+        None, description="Container image that holds everything; then nothing is sent: wheel: false, no pip."
+    )
+    variables: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of driver and workers. Never a secret."
+    )
 
 
 class ClusterProfile(Declaration):
     """Where trials run, and what each of them gets."""
 
     name: Name = Field(description="For display.")
-    kind: Literal["local", "existing"] = Field(
-        "local", description="local: Ray is started on this machine; existing: connect to a running cluster."
+    kind: Literal["local", "existing", "here"] = Field(
+        "local",
+        description="local: Ray is started on this machine; existing: a job is submitted to a running cluster; "
+        "here: the cluster that this machine is a node of.",
     )
-    address: str | None = Field(None, description="Of an existing cluster, from one of its nodes: auto, or HOST:6379.")
+    address: str | None = Field(
+        None, description="existing: the cluster's dashboard, http://HOST:8265; here: HOST:6379, null: found by itself."
+    )
     cpus_per_trial: PositiveInt = Field(1, description="CPU threads of one trial.")
-    gpus_per_trial: NonNegativeFloat | None = Field(
-        None, description="GPUs of one trial; fractions such as 0.5 share one; null: 1 where there are GPUs, else 0."
+    gpus_per_trial: NonNegativeFloat | Literal["auto"] | None = Field(
+        None,
+        description="GPUs of one trial; fractions such as 0.5 share one; null: 1 where there are GPUs, else 0; "
+        "auto: the fraction that holds the predicted memory of the largest trial.",
     )
-    max_concurrent: PositiveInt | None = Field(None, description="Trials at a time; null: as many as fit.")
+    memory_per_trial: PositiveFloat | None = Field(
+        None, description="GB of a node's memory that Ray sets aside for one trial; null: none in particular."
+    )
+    max_concurrent: PositiveInt | None = Field(
+        None, description="Trials at a time; null: as many as fit, at any time on the nodes that are there then."
+    )
+    sweeps: str | None = Field(
+        None,
+        description="Folder for new sweeps; for kind existing one of the cluster's, which all its nodes mount at this "
+        "path. null: sweeps/ in the current directory.",
+    )
+    survives: Literal["driver", "head"] = Field(
+        "driver",
+        description="What a sweep's record must outlive: its driver; or also the disk of the cluster's head, so that "
+        "the study must be in a database or on a network's file system.",
+    )
+    environment: Environment = Field(Environment(), description="What a job brings along; for kind existing.")
     checkpoints: str | None = Field(
         None,
         description="Where each sweep gets a folder for its checkpoints: a path that all nodes see, or "
@@ -39,32 +83,56 @@ class ClusterProfile(Declaration):
 def _breaches(profile: ClusterProfile) -> Iterator[Breach]:
     yield from _address_breaches(profile)
     yield from _place_breaches(profile.checkpoints or "")
-    gpus = profile.gpus_per_trial or 0
-    if gpus > 1 and gpus != int(gpus):
+    gpus = profile.gpus_per_trial
+    if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
         yield Breach(
             ("gpus_per_trial",), f"must be whole above 1, but is {gpus}", "Only fractions below 1 can share a GPU"
         )
+    yield from _job_breaches(profile)
+    yield from _environment_breaches(profile.environment)
 
 
 def _address_breaches(profile: ClusterProfile) -> Iterator[Breach]:
-    if profile.kind == "existing" and profile.address is None:
+    key, address = ("address",), profile.address
+    is_url = (address or "").startswith(("http://", "https://"))
+    if profile.kind == "local" and address is not None:
+        yield Breach(key, f"has no meaning when kind is local, but is {address}", "Remove it, or set kind: existing")
+    elif profile.kind == "existing" and not is_url:
+        found = "is missing" if address is None else f"is {address}"
         yield Breach(
-            ("address",),
-            "is needed when kind is existing",
-            "Write address: auto, and run chronotune on a node of the cluster",
+            key,
+            f"must be the cluster's dashboard when kind is existing, but {found}",
+            "Write address: http://HOST:8265, or kind: here on a node of the cluster",
         )
-    elif profile.kind == "local" and profile.address is not None:
+    elif profile.kind == "here" and "://" in (address or ""):  # Tune would run, and write the study, on the head
         yield Breach(
-            ("address",),
-            f"has no meaning when kind is local, but is {profile.address}",
-            "Remove it, or set kind: existing",
+            key,
+            f"must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is {address}",
+            "Remove it and run chronotune on a node of the cluster, or set kind: existing",
         )
-    elif "://" in (profile.address or ""):  # Tune would then run, and write the study, on the cluster's head
-        yield Breach(
-            ("address",),
-            f"must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is {profile.address}",
-            "Run chronotune on a node of the cluster with address: auto",
-        )
+    if re.search(r"://[^/]*@", address or ""):
+        yield Breach(key, "must hold no user and no password", "Put the cluster's token into RAY_AUTH_TOKEN")
+
+
+def _job_breaches(profile: ClusterProfile) -> Iterator[Breach]:
+    sweeps = profile.sweeps
+    if profile.kind != "existing":
+        if profile.environment != Environment():
+            rule = f"is what a job brings along, but kind is {profile.kind}"
+            yield Breach(("environment",), rule, "Remove it, or set kind: existing")
+    elif sweeps is None or not PurePosixPath(sweeps).is_absolute():
+        found = "is missing" if sweeps is None else f"is {sweeps}"
+        rule = f"must be an absolute path when kind is existing, as a job has no lasting folder, but {found}"
+        yield Breach(("sweeps",), rule, "Name a folder that all nodes mount, e.g. sweeps: /mnt/shared/sweeps")
+
+
+def _environment_breaches(environment: Environment) -> Iterator[Breach]:
+    if environment.image and (environment.wheel or environment.pip):
+        rule = "holds everything, so that nothing can be installed into it, but wheel or pip ask for that"
+        yield Breach(("environment", "image"), rule, "Set wheel: false and leave pip out, or leave image out")
+    for name in filter(_SECRETIVE.search, environment.variables):
+        rule = "sounds like a secret, but the dashboard shows what a job is given"
+        yield Breach(("environment", "variables", name), rule, "Set it on the cluster's nodes when they are started")
 
 
 def _place_breaches(place: str) -> Iterator[Breach]:

@@ -1,0 +1,25 @@
+"""Where trials run: the session, what fits on it, what is checked before the first trial, and jobs from outside."""
+
+from __future__ import annotations
+
+from chronotune.cluster.capacity import (
+    gpus_per_trial,
+    resources_of_trial,
+    slots,
+    threads_of_one_node,
+    with_gpu_share,
+)
+from chronotune.cluster.checks import preflight
+from chronotune.cluster.session import connected, is_given_up, usable_cpus
+
+__all__ = [
+    "connected",
+    "gpus_per_trial",
+    "is_given_up",
+    "preflight",
+    "resources_of_trial",
+    "slots",
+    "threads_of_one_node",
+    "usable_cpus",
+    "with_gpu_share",
+]

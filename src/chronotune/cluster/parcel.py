@@ -1,0 +1,156 @@
+"""What a job is told and brings along, packed where it is submitted and unpacked on the cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from chronotune.config.recipe import Recipe
+from chronotune.errors import Fault, InputError
+
+LARGEST = 400 * 2**20
+"""Bytes that Ray is asked to carry: its limit is 512 MiB, and the head's memory holds them."""
+
+SENT = ".sent"
+"""Folder beside the sweeps that holds what jobs have brought along, by its hash."""
+
+_MODEL, _DATA = "model", "data"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the driver on the cluster is told, as JSON in its environment. It holds no secret."""
+
+    directory: str
+    """The sweep's folder, there."""
+    recipe: dict[str, Any] | None
+    """Of a new sweep; None: go on with the one in `directory`."""
+    sent: dict[str, str] = field(default_factory=dict)
+    """Parts of the recipe (model, data) whose files came along, and where in the job's working directory."""
+    more_trials: int = 0
+    more_minutes: float = 0
+
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From JSON."""
+        return cls(**json.loads(text))
+
+
+def pack(recipe: Recipe, directory: str, folder: Path) -> Order:
+    """Copy files of this machine that the recipe names into `folder`, and say what is where.
+
+    A path that does not exist here is one of the cluster's.
+
+    Raises:
+        InputError: They are too large to be sent, or the recipe holds what a job must not be told.
+    """
+    _refuse_secrets(recipe)
+    sources = {_MODEL: Path(recipe.model.weights), _DATA: Path(recipe.data.path or "").expanduser()}
+    present = {
+        part: path
+        for part, path in sources.items()
+        if (path.is_dir() if part == _MODEL else recipe.data.path and path.is_file())
+    }
+    _refuse_image(recipe, present)
+    _refuse_large(present)
+    for part, path in present.items():
+        shutil.copytree(path, folder / part) if path.is_dir() else _copy(path, folder / part / path.name)
+    sent = {part: part if path.is_dir() else f"{part}/{path.name}" for part, path in present.items()}
+    return Order(directory, _of_the_cluster(recipe, Path(directory).parent), sent)
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True)
+    shutil.copy2(file, to)
+
+
+def _refuse_secrets(recipe: Recipe) -> None:
+    uri = recipe.tracking.uri or ""
+    if "@" in urlsplit(uri).netloc:
+        rule = "must hold no user and no password, as the dashboard shows what a job is told"
+        remedy = "Leave them out, and set MLFLOW_TRACKING_USERNAME and _PASSWORD on the cluster's nodes"
+        raise InputError([Fault("recipe", "tracking.uri", rule, remedy)])
+
+
+def _refuse_image(recipe: Recipe, present: Mapping[str, Path]) -> None:
+    if recipe.cluster.environment.image and present:
+        rule = f"a job in a container image brings no files along, but {', '.join(map(str, present.values()))} are here"
+        remedy = "Put them on the cluster's shared storage, and name them there (data.path, model)"
+        raise InputError([Fault(f"cluster {recipe.cluster.name}", "environment.image", rule, remedy)])
+
+
+def _refuse_large(present: Mapping[str, Path]) -> None:
+    faults = [
+        Fault(
+            "recipe",
+            part,
+            f"files that a job brings along may have {LARGEST / 2**20:.0f} MiB, but {path} has {size / 2**20:.0f}",
+            "Put it on the cluster's shared storage, and name it there",
+        )
+        for part, path in present.items()
+        if (size := _size(path)) > LARGEST
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _of_the_cluster(recipe: Recipe, sweeps: Path) -> dict[str, Any]:
+    """The recipe as the cluster's own node runs it; an MLflow file store lies beside the sweeps, as here."""
+    changed: dict[str, Any] = recipe.model_dump(mode="json")
+    changed["cluster"] |= {"kind": "here", "address": None, "environment": {}}
+    if found := re.fullmatch(r"sqlite:///.*?([^/?]+)(\?.*)?", recipe.tracking.uri or ""):
+        changed["tracking"]["uri"] = f"sqlite:///{sweeps / found[1]}"
+    return changed
+
+
+def unpack(order: Order, came: Path) -> Recipe:
+    """The recipe of an order on the cluster, with its files on the storage that all nodes see.
+
+    Args:
+        order: Of a new sweep.
+        came: The job's working directory.
+    """
+    assert order.recipe is not None
+    recipe, sweeps = order.recipe, Path(order.directory).parent
+    for part, inside in order.sent.items():
+        path = str(_keep(came / inside, sweeps / SENT))
+        recipe[part]["weights" if part == _MODEL else "path"] = path
+    return Recipe.model_validate_json(json.dumps(recipe), strict=True)
+
+
+def _keep(source: Path, root: Path) -> Path:
+    """A lasting copy, named by its contents, so that many sweeps of the same data keep one."""
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            while block := opened.read(2**20):
+                digest.update(block)
+    kept = root / digest.hexdigest()[:16]
+    if not kept.exists():
+        growing = root / f".{kept.name}-{id(digest):x}"
+        growing.mkdir(parents=True)
+        for file in files:
+            shutil.copy2(file, growing / file.name)
+        try:
+            growing.rename(kept)
+        except OSError:  # another job was faster
+            shutil.rmtree(growing, ignore_errors=True)
+    return kept if source.is_dir() else kept / source.name

@@ -1,0 +1,126 @@
+"""Commands about sweeps that run as jobs of a cluster: follow, look, stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chronotune.commands.shared import JsonOption, print_json
+
+if TYPE_CHECKING:
+    from chronotune.cluster.jobs import Job
+    from chronotune.config.recipe import Recipe
+
+TargetArgument = Annotated[str, typer.Argument(help="A sweep's name, or its folder on the cluster.", metavar="SWEEP")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(help="A cluster profile or http://HOST:8265, where the sweep was not submitted from this folder."),
+]
+
+
+def attach(target: TargetArgument, cluster: ClusterOption = None) -> None:
+    """Show the log and the tables of a sweep on a cluster, from the beginning until it ends; Ctrl-C only looks away.
+
+    Example: `chronotune attach steel-20261124-101500`
+    """
+    _follow(_find(target, cluster))
+
+
+def status(target: TargetArgument, cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
+    """Say how a sweep on a cluster is doing: the state of its job, and the last lines that it printed.
+
+    Example: `chronotune status steel-20261124-101500`
+    """
+    from dataclasses import asdict
+
+    from chronotune.cluster.jobs import log_of, state
+
+    job = _find(target, cluster)
+    now, last = state(job), log_of(job).splitlines()[-3:]
+    if as_json:
+        print_json({"sweep": job.name, "directory": job.directory, "job": job.id, **asdict(now), "last": last})
+        return
+    typer.echo(f"{job.name}: {now.status.lower()}; job {job.id} at {job.address}, sweep in {job.directory}")
+    for line in last:
+        typer.echo(f"  {line}")
+
+
+def stop(target: TargetArgument, cluster: ClusterOption = None) -> None:
+    """Stop a sweep on a cluster as with Ctrl-C: everything finished is recorded, `resume` goes on.
+
+    Example: `chronotune stop steel-20261124-101500`
+    """
+    from chronotune.cluster import jobs
+
+    job = _find(target, cluster)
+    if not jobs.stop(job):
+        typer.echo(f"{job.name}: its job has ended already")
+        return
+    ended = jobs.wait(job)
+    typer.echo(f"{job.name}: {ended.status.lower()}; go on with: chronotune resume {job.name}")
+
+
+def begin(recipe: Recipe, directory: Path | None) -> None:
+    """Submit a new sweep and follow it; its data are checked here first where they are here."""
+    from chronotune.cluster.jobs import submit
+    from chronotune.data.prepare import load
+    from chronotune.sweep import new_folder
+
+    path = recipe.data.path
+    if recipe.data.source == "solar" or (path and Path(path).expanduser().exists()):
+        load(recipe)
+    name = (directory or new_folder(recipe)).name
+    _follow(submit(recipe, f"{recipe.cluster.sweeps}/{name}"))
+
+
+def go_on(directory: Path, trials: int, minutes: float) -> bool:
+    """Resume a sweep that runs elsewhere; False when it is no such one."""
+    from chronotune.cluster import jobs
+
+    if directory.exists() or (job := jobs.recall(directory.name)) is None:
+        return False
+    _follow(jobs.go_on(job, trials, minutes))
+    return True
+
+
+def _find(target: str, cluster: str | None) -> Job:
+    from chronotune.cluster.jobs import find
+
+    if cluster is None or "://" in cluster:
+        return find(target, cluster)
+    from chronotune.config.load import load_cluster
+
+    return find(target, load_cluster(cluster).address)
+
+
+def _follow(job: Job) -> None:
+    """Print what the job prints; the exit code is the driver's."""
+    from chronotune.cluster.jobs import follow
+
+    typer.echo(f"job {job.id} at {job.address}; sweep in {job.directory}", err=True)
+    typer.echo(f"it goes on without this terminal: chronotune attach|status|stop {job.name}", err=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray sets one of its own
+    try:
+        ended = follow(job, _write)
+    except KeyboardInterrupt:
+        typer.echo(f"\nno longer watched; it goes on. chronotune attach {job.name}", err=True)
+        raise typer.Exit(130) from None
+    if ended.status == "STOPPED":
+        typer.echo(f"stopped; go on with: chronotune resume {job.name}", err=True)
+        raise typer.Exit(130)
+    if ended.status == "FAILED":
+        code = ended.exit_code or 1
+        if code not in (2, 130):
+            typer.echo(
+                f"chronotune: the job failed: {ended.message.splitlines()[0] if ended.message else ''}", err=True
+            )
+        raise typer.Exit(code)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""The logic of the scripts in tests/cluster, which are run by hand: what they call a sound sweep."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import timeline
+from machines import Machines, free_ports
+
+from chronotune.study import Study
+from sweep_parts import ask, new_study, result
+
+
+def _done(study: Study, results: tuple[int, ...] = (3, 27)) -> None:
+    number = ask(study)
+    for windows in results:
+        study.record(number, result(windows, 0.5))
+    study.finish(number, 27)
+
+
+def test_a_sweep_is_sound_when_every_trial_is_there_once(tmp_path: Path) -> None:
+    """A lost, an unended and a surplus trial, and a sweep without its evaluation, are each told of."""
+    study = new_study(tmp_path)
+    assert timeline.verdict(tmp_path / "none", 2) == ["there is no study"]
+    _done(study)
+    assert timeline.verdict(tmp_path, 2) == ["trials are [0], not 0 to 1", "it was not evaluated"]
+    ask(study)
+    assert timeline.verdict(tmp_path, 2) == ["trial 1 is running", "it was not evaluated"]
+    assert timeline.results(tmp_path) == 2
+
+
+def test_a_lost_machine_takes_all_its_processes(tmp_path: Path) -> None:
+    """Also those that its own processes have started."""
+    code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+    with Machines(tmp_path) as machines:
+        root = psutil.Popen([sys.executable, "-c", code + "time.sleep(60)"])
+        machines.nodes["a"] = root
+        while not root.children():
+            pass
+        [child] = root.children()
+        machines.kill("a")
+        assert not root.is_running()
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_token_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is on no command line: nodes read the file."""
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
+    with Machines(tmp_path) as machines:
+        assert machines.token_file.stat().st_mode & 0o077 == 0
+        environment = machines.environment
+        assert environment["RAY_AUTH_MODE"] == "token"
+        assert machines.token not in environment.values()
+        assert "RAY_ADDRESS" not in environment
+
+
+def test_ports_are_distinct() -> None:
+    """Nodes on one machine share none."""
+    assert len(set(free_ports(8))) == 8

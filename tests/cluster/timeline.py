@@ -1,0 +1,211 @@
+"""A sweep on a real cluster whose nodes are lost and added while it runs, submitted from outside; prints its timeline.
+
+    python tests/cluster/timeline.py                    head, two nodes, one killed, one added, one told to go
+    python tests/cluster/timeline.py --lose-head        the same, and the head lost at the end: resume on a new cluster
+    python tests/cluster/timeline.py --set KEY=VALUE    any key of the recipe: its study in a database, an MLflow server
+
+Every process is started here, with folders and ports of its own, and ended by its id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from machines import Machines
+
+from chronotune.errors import ChronotuneError
+from chronotune.study import Reading, read
+
+NAME = "timeline"
+SETTINGS = ("budget.trials=10", "budget.windows=1200", "early_stopping.grace=200", "tracking.enabled=false")
+"""Of the smoke recipe: trials that live long enough to lose their node."""
+
+
+class Timeline:
+    """Prints what happens, with the seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(f"{time.monotonic() - self._began:7.1f} s  {text}", flush=True)
+
+    def until(self, what: str, happened: Callable[[], bool], seconds: float = 600) -> None:
+        """Wait for something, then say that it has happened."""
+        until = time.monotonic() + seconds
+        while not happened():
+            if time.monotonic() > until:
+                raise SystemExit(f"{what}: not within {seconds:.0f} seconds")
+            time.sleep(0.5)
+        self.say(what)
+
+
+def profile(machines: Machines, sweeps: Path, place: Path) -> Path:
+    """A profile of kind existing for these machines."""
+    path = place / "machines.yaml"
+    path.write_text(
+        f"name: machines\nkind: existing\naddress: {machines.address}\nsweeps: {sweeps}\ngpus_per_trial: 0\n"
+    )
+    return path
+
+
+def reading(directory: Path) -> Reading | None:
+    """The sweep as its study has it; None before there is one."""
+    try:
+        return read(directory)
+    except ChronotuneError:
+        return None
+
+
+def results(directory: Path) -> int:
+    """How many results the study has."""
+    now = reading(directory)
+    return sum(len(trial.results) for trial in now.trials) if now else 0
+
+
+def verdict(directory: Path, wanted: int) -> list[str]:
+    """What is wrong with an ended sweep."""
+    now = reading(directory)
+    if now is None:
+        return ["there is no study"]
+    numbers = [trial.number for trial in now.trials]
+    twice = [
+        f"trial {trial.number} has a rung twice"
+        for trial in now.trials
+        if max(Counter(r.windows_seen for r in trial.results).values(), default=1) > 1
+    ]
+    unended = [f"trial {t.number} is {t.state}" for t in now.trials if t.state not in ("complete", "pruned")]
+    missing = [] if numbers == list(range(wanted)) else [f"trials are {numbers}, not 0 to {wanted - 1}"]
+    unevaluated = [] if now.evaluation else ["it was not evaluated"]
+    return [*missing, *twice, *unended, *unevaluated]
+
+
+def told(directory: Path, words: str) -> int:
+    """How often the trials' logs say so."""
+    return sum(log.read_text().count(words) for log in (directory / "logs").rglob("*.log"))
+
+
+COMMAND = (sys.executable, "-m", "chronotune")
+
+
+class Play:
+    """The acts of the story, each a few processes and what must come of them."""
+
+    def __init__(self, place: Path, machines: Machines) -> None:
+        self.line, self.machines = Timeline(), machines
+        self.sweeps, self.outside = place / "shared" / "sweeps", place / "outside"
+        self.outside.mkdir()
+        self.directory = self.sweeps / NAME
+
+    def call(self, *arguments: str, seconds: float = 900) -> int:
+        """A command from outside, to its end; its exit code."""
+        return self.machines.run(*COMMAND, *arguments, cwd=self.outside).wait(timeout=seconds)
+
+    def begin(self) -> None:
+        """A head and two nodes; who has no token is sent away."""
+        self.machines.head()
+        answers = [self.machines.answer(token) for token in (None, "wrong", self.machines.token)]
+        self.line.say("head up; without a token, with a wrong one, with its own: HTTP {}, {}, {}".format(*answers))
+        self.machines.add("a")
+        self.machines.add("b")
+        self.line.say("nodes a and b started, 1 CPU each")
+
+    def submit(self, settings: Sequence[str]) -> None:
+        """From outside, by a terminal that does not stay."""
+        options = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+        cluster = str(profile(self.machines, self.sweeps, self.outside))
+        run = ("run", "smoke", "--cluster", cluster, "--dir", NAME, *options)
+        client = self.machines.run(*COMMAND, *run, cwd=self.outside)
+        self.line.say("submitted from outside: chronotune run smoke --cluster machines.yaml")
+        self.line.until("the first results are in the study", lambda: self.results >= 2 or client.poll() is not None)
+        if client.poll() is not None:
+            raise SystemExit((self.outside / "printed.txt").read_text()[-1000:])
+        client.kill()
+        client.wait()
+        self.line.say("the submitting terminal is gone (SIGKILL)")
+        self.line.say(f"chronotune status finds the sweep again: exit {self.call('status', NAME)}")
+
+    def lose_a_node(self) -> None:
+        """And get another."""
+        self.machines.kill("b")
+        before = self.results
+        self.line.say("node b SIGKILLed, all its processes at once")
+        self.machines.add("c")
+        self.line.say("node c started")
+        self.line.until("results go on", lambda: self.results > before + 2)
+
+    def be_noticed(self) -> None:
+        """A spot market tells node c that it goes; its worker keeps what it has done."""
+        self.machines.add("d")
+        self.line.say("node d started")
+        self.machines.notice("c")
+        self.line.say("node c gets SIGTERM")
+        self.line.until("node c has ended in order", lambda: self.machines.nodes["c"].poll() is not None, 120)
+        self.line.say(f"workers that kept their work before they went: {told(self.directory, 'told to go')}")
+
+    def lose_the_head(self) -> None:
+        """With all nodes and the driver; the sweep goes on on a new cluster at the same address."""
+        for name in list(self.machines.nodes):
+            self.machines.kill(name)
+        self.line.say(f"head, driver and all nodes SIGKILLed; {self.results} results are in the study")
+        self.machines.head()
+        self.machines.add("e")
+        self.machines.add("f")
+        self.line.say("a new head, nodes e and f")
+        self.line.say(f"chronotune resume, followed to the end: exit {self.call('resume', NAME)}")
+
+    def follow(self) -> None:
+        """To the end, from outside."""
+        self.line.say(f"chronotune attach, followed to the end: exit {self.call('attach', NAME)}")
+
+    @property
+    def results(self) -> int:
+        """How many the study has."""
+        return results(self.directory)
+
+
+def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool) -> list[str]:
+    """The whole story; what was wrong at its end."""
+    with Machines(place) as machines:
+        story = Play(place, machines)
+        story.begin()
+        story.submit(settings)
+        story.lose_a_node()
+        story.be_noticed()
+        if head:
+            story.lose_the_head()
+        else:
+            story.follow()
+        story.line.say(f"workers that died: {told(story.directory, 'its worker died')}")
+        wrong = verdict(story.directory, wanted)
+        story.line.say("every trial exactly once, evaluated" if not wrong else "; ".join(wrong))
+    return wrong
+
+
+def main() -> int:
+    """Run it; 0 when nothing was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--keep", action="store_true", help="leave logs and the sweep behind, and say where")
+    parser.add_argument("--lose-head", action="store_true", help="lose the head too, and resume on a new cluster")
+    arguments = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="timeline-"))
+    wanted = next((int(s.partition("=")[2]) for s in arguments.settings if s.startswith("budget.trials=")), 10)
+    wrong = play(place, arguments.settings, wanted, head=arguments.lose_head)
+    if arguments.keep or wrong:
+        print(f"left in {place}")
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

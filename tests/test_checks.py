@@ -1,0 +1,205 @@
+"""What is found out about a cluster before the first trial: everything that is wrong, at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from chronotune.catalog import shipped_root
+from chronotune.cluster import checks, need, preflight, probe, with_gpu_share
+from chronotune.config.cluster import ClusterProfile
+from chronotune.config.recipe import Recipe
+from chronotune.errors import InputError
+from chronotune.forecaster import load_model
+from chronotune.memory import ERROR, GPU, Load, predict
+from chronotune.trainable import Trainable
+from sweep_parts import POINT, small_recipe
+
+TINY = shipped_root() / "models" / "tiny"
+
+Nodes = Callable[..., None]
+
+
+def _recipe(**cluster: Any) -> Recipe:
+    return small_recipe(TINY, cluster={"name": "far", **cluster})
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Makes other nodes report `changes` beside what a sound one does; the probes that they saw."""
+    seen: list[str] = []
+
+    def tell(*changes: dict[str, Any], gpus: int = 0) -> list[str]:
+        size = {"CPU": 2.0, "memory": 8e9, **({"GPU": float(gpus)} if gpus else {})}
+        alive = [
+            {"NodeID": f"n{n}", "NodeManagerHostname": f"n{n}", "Alive": True, "Resources": size}
+            for n in range(1 + len(changes))
+        ]
+        monkeypatch.setattr(ray, "nodes", lambda: alive)
+
+        def ask(names: list[str], file: str | None, _: str) -> dict[str, Any]:
+            seen.append(file or "")
+            reports = {}
+            for name, change in zip(names, changes, strict=True):
+                sound = probe.look(file, checks._PACKAGES, None, gpus=False)
+                versions = {**sound["versions"], **change.get("versions", {})}
+                reports[name] = change if "error" in change else {**sound, **change, "versions": versions}
+            return reports
+
+        monkeypatch.setattr(checks, "_ask", ask)
+        return seen
+
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n0"))
+    return tell
+
+
+def test_sound_nodes_pass_and_nothing_stays_behind(others: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Probes are written on one node and read on another, both ways, beside a folder that does not exist yet."""
+    seen = others({}, {})
+    assert preflight(_recipe(), tmp_path / "sweeps" / "new") == _recipe()
+    [probed] = seen
+    assert Path(probed).parent == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_that_is_wrong_is_said_at_once(
+    others: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the node and what to do."""
+    elsewhere = {"unread": "No such file or directory", "written": ""}
+    others(
+        {"versions": {"torch": "2.1.0+cu118", "peft": None, "python": "3.9.1"}},
+        elsewhere,
+        {"unwritten": "Read-only file system", "model": "amazon/chronos-2 is neither in the cache nor can it be had"},
+        {"error": "nothing came within 25 seconds"},
+        {"versions": {"chronotune": None}},
+    )
+    with pytest.raises(InputError) as caught:
+        preflight(_recipe(cpus_per_trial=4, survives="head"), tmp_path / "new")
+    text = str(caught.value)
+    for told in (
+        "a trial needs 4 CPU and 0 GPU on one node, but the largest of 6 has 2 CPU",
+        "node n1 must have torch",
+        "node n1 must have peft",
+        "Start Ray there with Python 3",
+        "node n2 must be able to read what is written into the sweep's folder elsewhere, but: No such file",
+        "node n3 must be able to write into the sweep's folder, but: Read-only file system",
+        "node n3 must be able to load the model, but: amazon/chronos-2 is neither",
+        "node n4 must answer, but nothing came within 25 seconds",
+        "node n5 must have chronotune",
+        "submit from outside (kind: existing sends it)",
+        "survives: head needs the study off this machine's disk",
+    ):
+        assert told in text
+    assert len(caught.value.faults) == 10, text
+
+
+def test_a_file_that_only_its_writer_sees_is_told_of(
+    others: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that exists on every node, and is another disk on each."""
+    removed: list[str] = []
+    monkeypatch.setattr(checks, "_remove_there", lambda node, _: removed.append(node))
+    others({"written": str(tmp_path / "only" / "there")})
+    with pytest.raises(InputError, match="its file is not seen from the driver's node: No such file"):
+        preflight(_recipe(), tmp_path / "new")
+    assert removed == ["n1"]
+
+
+def test_builds_for_other_devices_are_the_same_version(others: Callable[..., list[str]]) -> None:
+    """A head without a GPU has another build of torch than its nodes."""
+    own = probe.look(None, checks._PACKAGES, None, gpus=False)["versions"]["torch"]
+    others({"versions": {"torch": f"{own.partition('+')[0]}+cu126"}})
+    preflight(_recipe())
+
+
+def test_a_trial_that_cannot_fit_a_node_is_refused(others: Callable[..., list[str]]) -> None:
+    """By its predicted need window by window; what only needs smaller batches is left to the engine."""
+    others({"memory": 1_000_000})
+    with pytest.raises(InputError, match=r"predicted to need .* GB even window by window, but on node n1"):
+        preflight(_recipe())
+    others({"memory": 4_000_000_000})
+    preflight(_recipe())
+
+
+def test_the_record_outlives_the_head_on_a_networks_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The longest mount point decides."""
+    mounts = [("/", "ext4"), (str(tmp_path), "nfs4"), (str(tmp_path / "scratch"), "xfs")]
+    parts = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounts]
+    monkeypatch.setattr(checks.psutil, "disk_partitions", lambda **_: parts)  # type: ignore[attr-defined]
+    recipe = _recipe(survives="head")
+    assert not checks._survival(recipe, tmp_path / "new", "far")
+    [fault] = checks._survival(recipe, tmp_path / "scratch" / "new", "far")
+    assert "is on a file system 'xfs'" in str(fault)
+    assert not checks._survival(_recipe(), Path("/new"), "far")
+    served = recipe.model_copy(update={"storage": "postgresql+psycopg://database/sweeps"})
+    assert not checks._survival(served, tmp_path / "scratch" / "new", "far")
+    assert checks._survival(recipe.model_copy(update={"storage": "sqlite:///a.db"}), tmp_path / "scratch", "far")
+
+
+def test_a_silent_tracking_server_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
+    """The mirror waits; neither user nor password is told."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}"
+        recipe = small_recipe(TINY, tracking={"uri": uri})
+        with caplog.at_level(logging.WARNING, "chronotune.cluster"):
+            checks._tell_of_tracking(recipe)
+        assert "MLflow at 127.0.0.1 does not answer" in caplog.text
+        assert "secret" not in caplog.text
+        caplog.clear()
+        unused.listen()
+        checks._tell_of_tracking(recipe)
+        assert not caplog.text
+
+
+def test_the_need_is_what_the_engine_predicts(tmp_path: Path) -> None:
+    """From the files of the model alone, without loading it."""
+    recipe = _recipe()
+    trainable = Trainable(load_model(recipe.model), POINT, recipe.horizon, _cpu())
+    whole = Load(context=96, horizon=24, windows=4, rows=3, mode="full", accumulated=True)
+    expected = predict(trainable.architecture, whole, GPU).peak * (1 + ERROR)
+    assert need.need_of(recipe, on_gpu=True).whole - need._CONTEXT_OF_CUDA == pytest.approx(expected, rel=0.01)
+    broken = tmp_path / "model.safetensors"
+    header = json.dumps({"__metadata__": {}, "w": {"shape": [2, 3], "dtype": "F32", "data_offsets": [0, 24]}}).encode()
+    broken.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert need._shapes(broken) == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gb", "have", "share"),
+    [
+        ("auto", 10, 80, 0.125),
+        ("auto", 12, 80, 0.1666),
+        ("auto", 30, 80, 0.5),
+        ("auto", 90, 80, 1),
+        ("auto", None, 80, 1),
+        ("auto", 10, None, 0),
+        (0.25, 10, 80, 0.25),
+        (None, 10, 80, None),
+    ],
+)
+def test_auto_shares_a_gpu_by_predicted_memory(wanted: Any, gb: int | None, have: int | None, share: Any) -> None:
+    """As many trials as its memory holds; where the profile says a number, that stays."""
+    profile = ClusterProfile(name="mine", gpus_per_trial=wanted)
+    assert with_gpu_share(profile, gb, have).gpus_per_trial == share
+
+
+def test_a_lost_node_is_not_waited_for_without_end() -> None:
+    """The whole of preflight takes less than half a minute, where nothing is installed first."""
+    assert checks.ANSWER_SECONDS < 30
+
+
+def _cpu() -> Any:
+    import torch
+
+    return torch.device("cpu")

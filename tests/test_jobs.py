@@ -1,0 +1,316 @@
+"""Sweeps as jobs: what is sent, what is remembered, and what the cluster's answers mean. No Ray is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import AuthenticationError
+from typer.testing import CliRunner
+
+from chronotune import cli, driver
+from chronotune.cluster import jobs, parcel, wheel
+from chronotune.cluster.parcel import Order, pack, unpack
+from chronotune.config.cluster import ClusterProfile
+from chronotune.config.load import load_recipe
+from chronotune.config.recipe import Recipe
+from chronotune.errors import ChronotuneError, InputError
+
+ADDRESS = "http://127.0.0.1:1"
+
+
+def _profile(**keys: Any) -> dict[str, Any]:
+    return {"name": "far", "kind": "existing", "address": ADDRESS, "sweeps": "/mnt/sweeps", **keys}
+
+
+def _recipe(*overrides: str, **keys: Any) -> Recipe:
+    return load_recipe("smoke", [f"cluster={json.dumps(_profile(**keys))}", *overrides])
+
+
+class Server:  # its methods are those of Ray's client
+    """What `JobSubmissionClient` is to the cluster: remembers what it was asked, answers as told."""
+
+    def __init__(self) -> None:
+        self.submitted: list[dict[str, Any]] = []
+        self.wheels: list[str] = []
+        self.statuses = ["RUNNING"]
+        self.log = ["one\n", "two\n"]
+        self.breaks = 0
+        self.stopped: list[str] = []
+
+    def submit_job(self, **what: Any) -> None:
+        """Remember."""
+        self.submitted.append(what)
+        for module in what["runtime_env"].get("py_modules", ()):
+            self.wheels += zipfile.ZipFile(module).namelist()
+
+    def get_job_info(self, job_id: str) -> Any:
+        """The next status."""
+        status = self.statuses[0] if len(self.statuses) == 1 else self.statuses.pop(0)
+        return SimpleNamespace(status=SimpleNamespace(value=status), message="it says so\nmore", driver_exit_code=2)
+
+    def get_job_logs(self, job_id: str) -> str:
+        """All of it."""
+        return "".join(self.log)
+
+    def stop_job(self, job_id: str) -> bool:
+        """Remember."""
+        self.stopped.append(job_id)
+        return not self.statuses[0].startswith("SUCC")
+
+    def list_jobs(self) -> list[Any]:
+        """Two of one sweep, and somebody else's."""
+        told = {"sweep": "there", "recipe": "smoke", "directory": "/mnt/sweeps/there"}
+        old, new = (SimpleNamespace(metadata=told, submission_id=name, start_time=n) for n, name in enumerate("ab"))
+        return [new, old, SimpleNamespace(metadata=None, submission_id="c", start_time=9)]
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        """From the beginning, and broken off as often as told."""
+        yield self.log[0]
+        if self.breaks:
+            self.breaks -= 1
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        for text in self.log[1:]:
+            yield text
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    """A cluster that answers; the working directory is empty."""
+    fake = Server()
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda _: fake)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def test_a_sweep_becomes_a_job(server: Server) -> None:
+    """With its files, its wheel, its metadata, a gentle end, and the recipe as a node of the cluster runs it."""
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    [asked] = server.submitted
+    assert asked["metadata"] | {"chronotune": ""} == {
+        "recipe": "smoke",
+        "sweep": "mine",
+        "directory": "/mnt/sweeps/mine",
+        "chronotune": "",
+    }
+    variables = asked["runtime_env"]["env_vars"]
+    assert variables["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+    order = Order.read(variables[jobs.ORDER])
+    assert order.sent == {"model": "model"}
+    assert order.recipe is not None
+    assert order.recipe["cluster"]["kind"] == "here"
+    assert {"chronotune/driver.py", "chronotune/_shipped/tuning/smoke.yaml"} <= set(server.wheels)
+    assert jobs.find("mine") == jobs.find("sweeps/mine") == job
+    assert job.id.startswith("mine-")
+
+
+def test_a_lost_answer_is_no_lost_job(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for before the submission is called failed."""
+
+    def breaks(**_: Any) -> None:
+        raise ConnectionError("Remote end closed connection without response")
+
+    monkeypatch.setattr(server, "submit_job", breaks)
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    assert jobs.find("mine") == job
+
+    def unknown(_: str) -> None:
+        raise RuntimeError("Job does not exist")
+
+    monkeypatch.setattr(server, "get_job_info", unknown)
+    with pytest.raises(ChronotuneError, match="dashboard must answer"):
+        jobs.submit(_recipe(), "/mnt/sweeps/other")
+    assert jobs.recall("other") is None
+
+
+def test_no_token_is_written_anywhere(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither into what is remembered here nor into what is asked."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hush-hush-hush")
+    jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    written = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert written
+    assert "hush" not in "".join(written) + repr(server.submitted)
+
+
+def test_files_arrive_where_all_nodes_see_them(tmp_path: Path) -> None:
+    """Once for each content, however many sweeps name them; what does not exist here is the cluster's own."""
+    data = tmp_path / "load.csv"
+    data.write_text("time,load\n")
+    recipe = _recipe("data.source=file", f"data.path={data}")
+    came, sweeps = tmp_path / "came", tmp_path / "shared" / "sweeps"
+    came.mkdir()
+    order = pack(recipe, f"{sweeps}/mine", came)
+    data.unlink()
+    there = unpack(Order.read(order.text()), came)
+    assert there.data.path is not None
+    assert Path(there.data.path).read_text() == "time,load\n"
+    assert Path(there.data.path).is_relative_to(sweeps / parcel.SENT)
+    assert (Path(there.model.weights) / "model.safetensors").stat().st_size > 1e6
+    assert unpack(order, came) == there
+    assert len(list((sweeps / parcel.SENT).iterdir())) == 2
+    absent = pack(recipe, f"{sweeps}/other", tmp_path / "other")
+    assert absent.sent == {"model": "model"}
+    assert absent.recipe is not None
+    assert absent.recipe["data"]["path"] == str(data)
+
+
+def test_what_cannot_be_sent_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too much, into an image, and an address with a password in it."""
+    with pytest.raises(InputError, match=r"tracking.uri: must hold no user and no password"):
+        pack(_recipe("tracking.uri=https://me:secret@mlflow.example"), "/mnt/sweeps/a", tmp_path / "a")
+    with pytest.raises(InputError, match="a job in a container image brings no files along"):
+        pack(_recipe(environment={"image": "me/chronotune:1", "wheel": False}), "/mnt/sweeps/a", tmp_path / "a")
+    monkeypatch.setattr(parcel, "LARGEST", 1000)
+    with pytest.raises(InputError, match="model: files that a job brings along may have"):
+        pack(_recipe(), "/mnt/sweeps/a", tmp_path / "a")
+
+
+def test_mlflow_of_the_folder_is_beside_the_sweeps(tmp_path: Path) -> None:
+    """The job's own folder is gone after it; a server stays what it is."""
+    lasting = pack(_recipe("tracking.uri=sqlite:///runs.db"), "/mnt/sweeps/a", tmp_path / "a").recipe
+    assert lasting is not None
+    assert lasting["tracking"]["uri"] == "sqlite:////mnt/sweeps/runs.db"
+
+
+def test_an_image_brings_all_and_pip_is_handed_on(tmp_path: Path) -> None:
+    """As Ray wants them."""
+    order = Order("/mnt/sweeps/a", None)
+    image = ClusterProfile(**_profile(environment={"image": "me/chronotune:1", "wheel": False}))
+    given = jobs.environment(image, order, None, tmp_path)
+    assert given.keys() == {"env_vars", "image_uri"}
+    pip = ClusterProfile(**_profile(environment={"pip": ["peft"], "wheel": False, "variables": {"HF_HOME": "/mnt/hf"}}))
+    given = jobs.environment(pip, order, None, tmp_path)
+    assert given["pip"] == ["peft"]
+    assert given["env_vars"]["HF_HOME"] == "/mnt/hf"
+
+
+def test_the_wheel_is_named_by_its_contents_and_asks_for_nothing(tmp_path: Path) -> None:
+    """Ray keeps wheels by name and lets pip install them: the same bytes, the same name, no dependencies."""
+    first = wheel.build(tmp_path)
+    assert wheel.build(tmp_path) == first
+    with zipfile.ZipFile(first) as opened:
+        names = opened.namelist()
+        about = opened.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    assert "Requires-Dist" not in about
+    assert "Name: chronotune" in about
+    assert not [name for name in names if "__pycache__" in name or name.startswith("chronotune/_shipped/models/.")]
+
+
+def test_a_log_is_followed_across_a_broken_connection(server: Server) -> None:
+    """Nothing is printed twice, nothing is left out."""
+    server.breaks, server.statuses = 2, ["RUNNING", "RUNNING", "SUCCEEDED"]
+    server.log.append("three\n")
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    printed: list[str] = []
+    ended = jobs.follow(job, printed.append)
+    assert "".join(printed) == "one\ntwo\nthree\n"
+    assert ended.status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 2), ("STOPPED", 130)])
+def test_the_exit_code_is_the_drivers(server: Server, status: str, code: int) -> None:
+    """Through the command line, with the log on the way."""
+    server.statuses = [status]
+    done = CliRunner().invoke(cli.app, ["run", "smoke", "--cluster", _written(), "--dir", "mine"])
+    assert "one\ntwo\n" in done.output
+    assert done.exit_code == code
+    assert CliRunner().invoke(cli.app, ["attach", "mine"]).exit_code == code
+
+
+def test_status_stop_and_resume_find_it_again(server: Server) -> None:
+    """By name from this folder; a running one is not resumed."""
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    told = CliRunner().invoke(cli.app, ["status", "mine"]).output
+    assert told.startswith(f"mine: running; job {job.id} at {ADDRESS}, sweep in /mnt/sweeps/mine\n")
+    assert "  two" in told
+    with pytest.raises(InputError, match=f"job {job.id} runs"):
+        jobs.go_on(job)
+    server.statuses = ["STOPPED"]
+    assert "mine: stopped; go on with: chronotune resume mine" in CliRunner().invoke(cli.app, ["stop", "mine"]).output
+    assert server.stopped == [job.id]
+    CliRunner().invoke(cli.app, ["resume", "mine", "--trials", "+3"])
+    order = Order.read(server.submitted[-1]["runtime_env"]["env_vars"][jobs.ORDER])
+    assert order == Order("/mnt/sweeps/mine", None, more_trials=3)
+    assert jobs.find("mine").id != job.id
+
+
+def test_another_machine_finds_it_on_the_cluster(server: Server) -> None:
+    """The newest of its jobs; without an address there is nothing to ask."""
+    assert jobs.find("there", ADDRESS).id == "b"
+    with pytest.raises(InputError, match="Say on which cluster it runs"):
+        jobs.find("there")
+    with pytest.raises(InputError, match="no job of this sweep"):
+        jobs.find("elsewhere", ADDRESS)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (AuthenticationError("no"), InputError, "asks for its token, but RAY_AUTH_TOKEN"),
+        (ConnectionError("refused"), ChronotuneError, "dashboard must answer"),
+        (RuntimeError("Job mine does not exist"), InputError, "chronotune resume mine"),
+        (RuntimeError("Request failed with status code 500: oh"), ChronotuneError, "status code 500"),
+    ],
+)
+def test_answers_become_sentences(
+    server: Server, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], told: str
+) -> None:
+    """With what to do next."""
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+
+    def fails(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(server, "get_job_info", fails)
+    with pytest.raises(kind, match=told):
+        jobs.state(job)
+
+
+def test_rays_own_variables_do_not_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client would prefer RAY_ADDRESS to the profile's address."""
+    seen: list[str | None] = []
+    monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:8265")
+
+    def client(_: str) -> Server:
+        seen.append(os.environ.get("RAY_ADDRESS"))
+        return Server()
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", client)
+    with jobs._talking(ADDRESS):
+        pass
+    assert seen == [None]
+    assert os.environ["RAY_ADDRESS"] == "http://elsewhere:8265"
+    assert not ray.is_initialized()
+
+
+def test_the_driver_tells_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the exit codes of the command line; it works beside the sweeps."""
+    sweeps = tmp_path / "sweeps"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(jobs.ORDER, Order(str(sweeps / "mine"), None).text())
+    raised: list[BaseException | None] = [InputError("no"), ChronotuneError("no"), KeyboardInterrupt(), None]
+
+    def carry_out(*_: Any) -> None:
+        assert Path.cwd() == sweeps
+        if (error := raised[0]) is not None:
+            raise error
+
+    monkeypatch.setattr(driver, "carry_out", carry_out)
+    codes = []
+    while raised:
+        codes.append(driver.main())
+        raised.pop(0)
+    assert codes == [2, 1, 130, 0]
+
+
+def _written() -> str:
+    Path("far.yaml").write_text(json.dumps(_profile()))
+    return "far.yaml"
