@@ -26,7 +26,11 @@ from chronotune.data.windows import windows_at
 from chronotune.metrics import seasonal_scale
 
 FEW_ORIGINS = 12
-"""Validation origins below which the noise of a rung is too large."""
+"""Validation origins below which the noise of a rung is too large.
+
+Four trials of the quickstart at 100 windows: two standard errors of the paired difference to the best are in the
+median 1.2% on 54 origins, 1.6% on 24, 1.8% on 12, but 3.4% on 6, where even a trial 8% worse is not told from the best.
+"""
 
 
 @dataclass(frozen=True)
