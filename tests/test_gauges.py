@@ -115,7 +115,7 @@ def test_what_is_wrong_with_metrics_never_ends_a_sweep(
 
 
 _SESSION = """
-import sys, time, urllib.request
+import os, sys, time, urllib.request
 import ray
 from pathlib import Path
 from chronotune.cluster import connected
@@ -125,6 +125,7 @@ from chronotune.study import Reader
 
 reading = Reader(Path(sys.argv[1])).read()
 with connected(ClusterProfile(name="here")):
+    assert os.environ["RAY_AUTH_MODE"] == "token", "Ray's default for a session of its own"
     Gauges("mine", reading, lambda: 2, lambda: 0).update(reading)
     [node] = ray.nodes()
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from chronotune.journal import Journal, together
-from chronotune.search import BUDGET
+from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
 from chronotune.study import JOURNAL, Reader, Study
+from chronotune.tuner import _Recorder
 from search_parts import FakeTune
 from sweep_parts import ask, new_study, result, small_recipe
 
@@ -112,6 +116,25 @@ def test_a_trial_is_asked_for_and_told_with_one_wait_each(tmp_path: Path, waits:
     tune.searcher.suggest("next")
     tune.searcher.on_trial_complete("next", {"failed": "no memory"})
     assert len(waits) == 3
+
+
+def test_a_last_result_is_waited_for_with_its_end(tmp_path: Path, waits: list[int]) -> None:
+    """One wait for each result, also when it ends its trial; seconds spent wait for the next one."""
+    study, recipe, nothing = new_study(tmp_path), small_recipe(), Mock()
+    study.note("zero_shot", [])
+    searcher = StudySearcher(study, recipe, scheduler(recipe), wanted=4, slots=lambda: 1)
+    recorder = _Recorder(study, searcher, nothing, lambda: None, lambda: None, None)
+    trial: Any = SimpleNamespace(config=searcher.suggest("t"))
+    for windows, done in ((3, False), (27, True)):
+        waits.clear()
+        told = {"number": 0, BUDGET: windows, OBJECTIVE: 0.5, "metrics": {}, "attributes": {}, "done": done}
+        recorder.on_trial_result(0, [], trial, told)
+        if done:
+            assert waits == []
+            searcher.on_trial_complete("t", told)
+            recorder.on_trial_complete(0, [], trial)
+        assert len(waits) == 1
+    assert study.trials[0].state == "complete"
 
 
 def test_ended_trials_are_read_once(tmp_path: Path) -> None:

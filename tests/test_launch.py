@@ -263,4 +263,4 @@ def test_the_sweeps_that_are_started_exist(path: Path) -> None:
     for found in re.findall(r"chronotune run ([^;\n`]+)", re.sub(r"\n    (?=else|--)", " ", text)):
         words = shlex.split(found.replace("'", ""))
         overrides = [value for key, value in pairwise(words) if key == "--set"]
-        assert load_recipe(words[0], overrides).cluster.kind == "existing"
+        assert load_recipe(words[0], overrides).cluster.kind == "here"

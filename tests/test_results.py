@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +15,7 @@ from chronotune.cli import app
 from chronotune.errors import InputError
 from chronotune.lease import Lease
 from chronotune.results import as_dict, curves, leaderboard, log_of, remove, size_of, sweeps
-from chronotune.study import Study
+from chronotune.study import Study, read
 from sweep_parts import ask, new_study, result
 
 
@@ -56,7 +58,7 @@ def test_a_sweep_is_json(tmp_path: Path) -> None:
     study = some_sweep(tmp_path)
     study.record(3, result(3, float("nan")))
     loaded = json.loads(json.dumps(as_dict(study.read()), allow_nan=False))
-    assert loaded["state"] == "unfinished"
+    assert loaded["state"] == "interrupted"
     assert loaded["results"][-1]["sql"] is None
     (tmp_path / "empty").mkdir()
     json.dumps(as_dict(new_study(tmp_path / "empty").read()), allow_nan=False)
@@ -140,3 +142,29 @@ def test_only_idle_sweeps_are_removed(tmp_path: Path) -> None:
     remove(tmp_path / "one", only_checkpoints=True)
     remove(tmp_path / "one")
     assert not (tmp_path / "one").exists()
+
+
+def test_a_killed_driver_is_seen_at_once(tmp_path: Path) -> None:
+    """A process that holds the lease is running; killed with SIGKILL, its sweep is interrupted, without any wait."""
+    study = some_sweep(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    hold = "import sys, time; from pathlib import Path; from chronotune.lease import Lease\n"
+    hold += (
+        "Lease(Path(sys.argv[1])).__enter__(), Lease(Path(sys.argv[2])).__enter__(), print(flush=True), time.sleep(99)"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "one"), str(tmp_path / "two")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        assert sweeps(tmp_path)[0]["about"].startswith("running, 3/4 trials")
+        (tmp_path / "two" / "study.journal").touch()
+        with pytest.raises(InputError, match="only just beginning"):
+            read(tmp_path / "two")
+        driver.kill()
+    assert sweeps(tmp_path)[0]["about"].startswith("interrupted, 3/4 trials")
+    with pytest.raises(InputError, match="never begun"):
+        read(tmp_path / "two")
+    study.note("finalists", {"trials": [0], "seeds": [1, 2]})
+    second = study.finalists()
+    second.fail(study.repeat(0, 1, into=second).number, "no memory")
+    assert "1/2 trainings of finalists" in sweeps(tmp_path)[0]["about"]

@@ -5,6 +5,7 @@ SQLite always; PostgreSQL where its server is installed (`apt install postgresql
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +197,25 @@ def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(url: str, tmp_path: P
     again = Study.reopen(tmp_path / "small").ask_again(0, optuna.samplers.RandomSampler(seed=6), any_point)
     assert again.hyperparameters is not None
     assert again.hyperparameters.learning_rate == 2e-3
+
+
+def test_a_password_is_written_nowhere(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from the environment, odd characters and all; neither files nor errors hold it."""
+    monkeypatch.setenv("STUDY_PASSWORD", "hunter2@/{x}")
+    url = server.new_database().replace("tester@", "tester:${STUDY_PASSWORD}@")
+    recipe = small_recipe(budget={"trials": 1, "windows": 27}, storage=url)
+    FakeTune(in_database(tmp_path / "small", url, recipe), recipe).run()
+    assert json.loads((tmp_path / "small" / "study.json").read_text())["storage"] == url
+    assert "hunter2" not in repr(read(tmp_path / "small"))
+    for file in (tmp_path / "small").rglob("*"):
+        assert b"hunter2" not in file.read_bytes()
+    server.kill()
+    try:
+        with pytest.raises(ChronotuneError, match="must answer, but did not") as refusal:
+            read(tmp_path / "small")
+    finally:
+        server.start()
+    assert "hunter2" not in str(refusal.value)
+    monkeypatch.delenv("STUDY_PASSWORD")
+    with pytest.raises(InputError, match="STUDY_PASSWORD, which is not set"):
+        read(tmp_path / "small")

@@ -166,7 +166,7 @@ def submit_and_watch(address: str, sweep: Path, token: str, screenshots: Path, p
     from ray.job_submission import JobSubmissionClient
 
     client = JobSubmissionClient(address)
-    run = "run smoke --set cluster.kind=existing --set cluster.address=auto --set cluster.checkpoints=s3://sweeps"
+    run = "run smoke --set cluster.kind=here --set cluster.checkpoints=s3://sweeps"
     run += (
         f" --set budget.trials=8 --set tracking.enabled=true --set tracking.uri=sqlite:///{sweep.parents[1]}/mlflow.db"
     )

@@ -239,11 +239,16 @@ def _repeated(recipe: Recipe) -> str:
 
 def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10) -> None:
     """The leaderboard, finalists and evaluation when there are any, and what to do next."""
+    from chronotune.noise import sentence
+    from chronotune.results import noise
+
     if reading.attributes.get("zero_shot") or reading.trials:
         console.print(leaderboard_table(reading, rows, console.width))
     pruned = sum(trial.state == "pruned" for trial in reading.trials)
     failed = sum(trial.state == "failed" for trial in reading.trials)
     console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
+    if told := sentence(noise(reading)):
+        console.print(told, highlight=False, soft_wrap=True)
     if stopped := reading.attributes.get("stopped"):
         console.print(
             f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}", highlight=False

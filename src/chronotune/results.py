@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.finalists import Standing, standings
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
+from chronotune.noise import RungNoise, at_rungs
 from chronotune.stores import store_at
 from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, is_sweep, read
 
@@ -151,15 +153,21 @@ def _score(trial: TrialRecord) -> float | None:
     return trial.best.objective if trial.best else None
 
 
-def as_dict(reading: Reading) -> dict[str, Any]:
-    """Everything that a script may want of a sweep, as JSON values (NaN becomes null)."""
+def noise(reading: Reading) -> list[RungNoise]:
+    """How far apart the trials must be at each rung to mean something; empty when nothing is known of it."""
+    return at_rungs(reading.trials, reading.attributes["recipe"]["objective"])
+
+
+def as_dict(reading: Reading, driven: bool = False) -> dict[str, Any]:
+    """Everything that a script may want of a sweep, `driven` or not, as JSON values (NaN becomes null)."""
     return {
         "name": reading.name,
-        "state": "finished" if reading.attributes.get("ended") else "unfinished",
+        "state": state_of(reading, driven),
         "recipe": reading.attributes["recipe"],
         "leaderboard": without_nan(leaderboard(reading).to_dicts()),
         "results": without_nan(curves(reading).to_dicts()),
         "finalists": without_nan(finalists(reading)),
+        "noise": without_nan([asdict(rung) for rung in noise(reading)]),
         "winner": reading.attributes.get("winner"),
         "evaluation": without_nan(reading.evaluation),
     }
@@ -173,19 +181,32 @@ def sweeps(root: Path) -> list[dict[str, Any]]:
     return [_about(directory) for directory in sorted(root.glob("*")) if is_sweep(directory)]
 
 
+def is_driven(directory: Path) -> bool:
+    """Whether a process drives the sweep now."""
+    holder = read_holder(directory)
+    return holder is not None and is_alive(holder)
+
+
+def state_of(reading: Reading, driven: bool) -> str:
+    """Of a sweep: running, finished, or interrupted, so that `resume` goes on."""
+    return "running" if driven else "finished" if reading.attributes.get("ended") else "interrupted"
+
+
 def _about(directory: Path) -> dict[str, Any]:
     about: dict[str, Any] = {"name": directory.name, "path": str(directory)}
+    driven = is_driven(directory)  # before the study: a sweep that ends in between is not one that was cut off
     try:
         reading = read(directory)
     except ChronotuneError as error:
         return {**about, "state": "unreadable", "about": str(error)}
-    best, holder = reading.winner, read_holder(directory)
-    running = holder is not None and is_alive(holder)
-    state = "running" if running else "finished" if reading.attributes.get("ended") else "interrupted"
+    best, state = reading.winner, state_of(reading, driven)
     done = sum(trial.state != "running" for trial in reading.trials)
     mean = (reading.attributes.get("winner") or {}).get("mean")  # over seeds: the search's best score is luckier
     score = mean or (_score(best) if best else None)
     text = f"{state}, {done}/{reading.attributes['trials']} trials"
+    if state != "finished" and (chosen := reading.attributes.get(FINALISTS)):
+        again = sum(repeat.state != "running" for repeat in reading.finalists)
+        text += f", {again}/{len(chosen['trials']) * len(chosen['seeds'])} trainings of finalists"
     if score is not None:
         text += f", best {reading.attributes['recipe']['objective']} {score:.4f}"
     if verdict := (reading.evaluation or {}).get("verdict"):

@@ -1,12 +1,15 @@
 """Where a study is kept: in `study.journal` of the sweep's folder, or in a database that its `study.json` names.
 
 A journal is repaired after a crash. A database needs none: its transactions are whole or not there.
+The lease stays in the folder: two hosts that see one folder are kept apart, but whoever copies a folder and resumes
+both drives one study twice.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +30,7 @@ JOURNAL = "study.journal"
 ADDRESS = "study.json"
 """Names the database and the study in it, where there is no journal."""
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = float(os.environ.get("CHRONOTUNE_STUDY_PATIENCE", "300"))
 """How long a driver waits for a database that does not answer any more, e.g. while its server is restarted."""
 _CONNECT_SECONDS = 10
 _LOCKED_SECONDS = 60  # that an SQLite file may be locked by another process

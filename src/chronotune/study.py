@@ -7,6 +7,7 @@ second study in the same storage, so that they enter neither the search nor its 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from chronotune.config.points import Values
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 from chronotune.journal import together
+from chronotune.lease import is_alive, read_holder
 from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import JOURNAL, address_of, begin, explained, is_sweep, look, reopen, steadily
 
@@ -255,7 +257,10 @@ def read(directory: Path) -> Reading:
 
 def _load(directory: Path, storage: BaseStorage) -> tuple[BaseStorage, optuna.Study]:
     if (name := _name(directory, storage)) is None:
-        raise InputError(f"{directory}: the study was never begun. Remove the folder and run the sweep again")
+        holder = read_holder(directory)
+        alive = holder is not None and holder["pid"] != os.getpid() and is_alive(holder)
+        remedy = "Look again in a moment" if alive else "Remove the folder and run the sweep again"
+        raise InputError(f"{directory}: the study {'is only just beginning' if alive else 'was never begun'}. {remedy}")
     study = optuna.load_study(study_name=name, storage=storage)
     if (schema := study.user_attrs.get("schema")) != SCHEMA:
         raise InputError(

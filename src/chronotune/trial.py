@@ -26,12 +26,13 @@ from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import TrialData
-from chronotune.data.windows import actuals
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
+from chronotune.noise import LOSSES
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.stores import Store, store_at, trial_key
 from chronotune.study import FINALISTS
+from chronotune.validation import validate
 
 if TYPE_CHECKING:
     import torch
@@ -119,17 +120,7 @@ class Worker:
 
     def score(self, model: Chronos2Model, context_length: int, covariates: str) -> dict[str, float]:
         """Validation metrics of a model, in original units, on the origins that every trial is scored on."""
-        recipe, data = self.assignment.recipe, self.assignment.data
-        predictions = forecaster.predict_windows(
-            model,
-            data.panel,
-            data.validation,
-            context_length=context_length,
-            horizon=data.horizon,
-            covariates=recipe.data.sets[covariates],
-        )
-        scales = data.scales[[window.series for window in data.validation]]
-        return metrics.score(predictions, actuals(data.panel, data.validation, data.horizon), scales)
+        return validate(model, self.assignment.recipe, self.assignment.data, context_length, covariates)[0]
 
     def zero_shot(self) -> list[dict[str, Any]]:
         """The untouched model's validation metrics for every context length and covariate set of the space."""
@@ -203,7 +194,8 @@ class TrialRun:
         if self._tuner.windows_seen < rung:
             self._leave(time.perf_counter() - started)
         busy_share = busy.share()
-        scores = self._worker.score(self._tuner.model, self._point.context_length, self._point.covariates)
+        setting = self._point.context_length, self._point.covariates
+        scores, losses = validate(self._tuner.model, self._recipe, self._worker.assignment.data, *setting)
         self._seconds += time.perf_counter() - started
         result: dict[str, Any] = {
             BUDGET: rung,
@@ -216,6 +208,7 @@ class TrialRun:
                 "splits": [list(split) for split in self._tuner.splits],
                 "host": socket.gethostname(),
                 "checkpoint": self._key(rung),
+                LOSSES: losses,
             },
         }
         if not math.isfinite(result[OBJECTIVE]):

@@ -12,6 +12,7 @@ import pytest
 from data_parts import PLANT, SOLAR, STEEL, hourly, recipe_of
 
 from chronotune.baselines import seasonal_naive
+from chronotune.config.load import load_recipe
 from chronotune.data.describe import describe
 from chronotune.data.panel import Window
 from chronotune.data.prepare import Dataset, TrialData, load, prepare, scored_windows, trial_data
@@ -223,3 +224,10 @@ def test_steel_is_in_time_order(steel_csv: Path) -> None:
     assert describe(prepare(frame, recipe), recipe)["last_value_r2"] > 0.8
     shuffled = frame.with_columns(pl.col("Usage_kWh").shuffle(seed=0))
     assert describe(prepare(shuffled, recipe), recipe)["last_value_r2"] < -0.9
+
+
+def test_too_few_validation_origins_are_a_warning() -> None:
+    """Rungs judged on a handful are judged by luck; the default of 24 is enough."""
+    few = load(load_recipe("smoke")).report.lines("warning")
+    assert any("should give 12 validation origins or more" in line and "but gives 4" in line for line in few)
+    assert load(load_recipe("quickstart")).report.lines("warning") == []

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import drivers
+import outside
 import world
 from judge import Outcome, Story, Verdict, outcome
 from moments import EXTENDED, EXTENDING, MOMENTS, NAN, RAISES, THRICE
@@ -144,6 +145,10 @@ FAULTS: dict[str, Fault] = {
     "mlflow": Fault("MLflow server killed, back in mid-sweep", _outage("early"), "consistent"),
     "mlflow-late": Fault("MLflow server killed, back after the end", _outage("late")),
     "changed": Fault("resumed with other data, recipe, model", _simple(world.changed_inputs)),
+    "postgresql-driver": Fault("study in PostgreSQL: driver, SIGKILL", _simple(outside.killed_driver)),
+    "postgresql-server": Fault("study in PostgreSQL: server, for 5 seconds", _simple(outside.restarted_server)),
+    "postgresql-lost": Fault("study in PostgreSQL: server, for too long", _simple(outside.lost_server)),
+    "dashboard": Fault("no fault: optuna-dashboard looks in", _simple(outside.dashboard)),
     "node": Fault("a node is removed, another added", _simple(world.lost_node)),
 }
 

@@ -150,7 +150,7 @@ def lost_node(place: Place) -> Story:
 
 def mlflow_outage(place: Place, back: str) -> Story:
     """MLflow's server dies after the first result; it comes back in mid-sweep, or after the end."""
-    port = _free_port()
+    port = free_port()
     settings = [f"tracking.uri=http://127.0.0.1:{port}"]
     if back == "early":
         settings.append("budget.trials=16")  # a server takes its time to start
@@ -202,7 +202,8 @@ def _wait_for_answer(address: str, server: subprocess.Popen[bytes]) -> None:
     raise NotPossibleError("the MLflow server does not answer")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

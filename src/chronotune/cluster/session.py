@@ -91,7 +91,6 @@ def _connect(profile: ClusterProfile, folder: Path | None) -> None:
     try:
         if profile.kind == "local":  # said explicitly, else RAY_ADDRESS decides
             keep_private()
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
             options = {"address": "local", "num_cpus": usable_cpus(), "_temp_dir": str(folder)}
             ray.init(include_dashboard=False, **options, **quiet)
         else:

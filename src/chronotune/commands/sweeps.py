@@ -64,12 +64,13 @@ def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
 
     Example: `chronotune show sweeps/quickstart-20261124-101500`
     """
-    from chronotune.results import as_dict
+    from chronotune.results import as_dict, is_driven
     from chronotune.study import read
 
+    driven = is_driven(directory)
     reading = read(directory)
     if as_json:
-        print_json(as_dict(reading))
+        print_json(as_dict(reading, driven))
         return
     from chronotune.report import conclude
 

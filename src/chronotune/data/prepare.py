@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -24,6 +24,9 @@ from chronotune.data.sources import read
 from chronotune.data.split import split_by_time
 from chronotune.data.windows import windows_at
 from chronotune.metrics import seasonal_scale
+
+FEW_ORIGINS = 12
+"""Validation origins below which the noise of a rung is too large."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def load(recipe: Recipe) -> Dataset:
     """
     frame = read(recipe.data, recipe.evaluation.segments)
     refuse_fine(frame, recipe.evaluation.segments)
-    return prepare(frame, recipe)
+    dataset = prepare(frame, recipe)
+    return replace(dataset, report=dataset.report.extended(_few_origins(dataset.split)))
 
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Dataset:
@@ -177,6 +181,14 @@ def _scale_findings(panel: Panel, split: Split, recipe: Recipe) -> Iterator[Find
         if not scored_windows(panel, origins, scales, recipe.horizon):
             rule = f"must have values at a {name} origin in a series that also has some in training, but none has"
             yield Finding("error", data.target, rule, "Give a longer past, or choose another split")
+
+
+def _few_origins(split: Split) -> Iterator[Finding]:
+    """Too few validation origins for a rung to tell good trials from lucky ones."""
+    if (count := len(split.validation_origins)) < FEW_ORIGINS:
+        rule = f"should give {FEW_ORIGINS} validation origins or more, on fewer the best trial is often luck, but gives"
+        remedy = "Raise split.validation_origins or split.validation, or lower split.stride"
+        yield Finding("warning", "split", f"{rule} {count}", remedy)
 
 
 _UNSCORED = (
