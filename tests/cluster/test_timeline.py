@@ -32,6 +32,15 @@ def test_a_sweep_is_sound_when_every_trial_is_there_once(tmp_path: Path) -> None
     assert timeline.results(tmp_path) == 2
 
 
+def test_who_trains_is_read_from_the_logs(tmp_path: Path) -> None:
+    """By process; one that has only begun does not yet train."""
+    (tmp_path / "logs/finalists").mkdir(parents=True)
+    log = "... runs in process 11 on a\n... 200 windows, sql 0.5\n... runs in process 22 on b\n"
+    (tmp_path / "logs/finalists/0.log").write_text(log)
+    assert timeline.trains(tmp_path, {11, 12})
+    assert not timeline.trains(tmp_path, {22})
+
+
 def test_a_lost_machine_takes_all_its_processes(tmp_path: Path) -> None:
     """Also those that its own processes have started."""
     code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "

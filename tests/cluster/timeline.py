@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 from machines import Machines
 
 from chronotune.errors import ChronotuneError
@@ -93,6 +94,20 @@ def told(directory: Path, words: str) -> int:
     return sum(log.read_text().count(words) for log in (directory / "logs").rglob("*.log"))
 
 
+def pids_of(node: psutil.Popen) -> set[int]:
+    """Of all processes of a node."""
+    return {process.pid for process in node.children(recursive=True)}
+
+
+def trains(directory: Path, pids: set[int]) -> bool:
+    """Whether one of these processes has brought a trial to a rung."""
+    for log in (directory / "logs").rglob("*.log"):
+        for part in log.read_text().split("runs in process ")[1:]:
+            if int(part.split()[0]) in pids and " windows, " in part:
+                return True
+    return False
+
+
 COMMAND = (sys.executable, "-m", "chronotune")
 
 
@@ -146,6 +161,8 @@ class Play:
         """A spot market tells node c that it goes; its worker keeps what it has done."""
         self.machines.add("d")
         self.line.say("node d started")
+        node = self.machines.nodes["c"]
+        self.line.until("a worker on node c trains", lambda: trains(self.directory, pids_of(node)))
         self.machines.notice("c")
         self.line.say("node c gets SIGTERM")
         self.line.until("node c has ended in order", lambda: self.machines.nodes["c"].poll() is not None, 120)

@@ -124,7 +124,7 @@ def _start(job: Job, order: Order, files: Path | None, profile: ClusterProfile) 
     return job
 
 
-def _has_arrived(client: Any, job: Job, tries: int = 5) -> bool:
+def _has_arrived(client: Any, job: Job, tries: int = 30) -> bool:
     """Whether the cluster knows a job whose submission it has not answered."""
     for _ in range(tries):
         time.sleep(1)
@@ -332,7 +332,7 @@ def _talking(address: str, job: Job | None = None) -> Iterator[Any]:
         ) from error
     except (OSError, aiohttp.ClientError) as error:
         raise ChronotuneError(
-            f"{address}: the cluster's dashboard must answer, but it does not. Check the address"
+            f"{address}: the cluster's dashboard must answer, but it does not ({reason_of(error)}). Check the address"
         ) from error
     except RuntimeError as error:
         if job is not None and "does not exist" in str(error):
@@ -341,6 +341,11 @@ def _talking(address: str, job: Job | None = None) -> Iterator[Any]:
                 f"Go on with the sweep: chronotune resume {job.name}"
             ) from error
         raise ChronotuneError(f"{address}: {(str(error).strip().splitlines() or ['no reason'])[0]}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """The kind of an error and its beginning: the libraries below tell long stories."""
+    return f"{type(error).__name__}: {str(error)[:160]}"
 
 
 def _given() -> str:
