@@ -40,7 +40,8 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 def test_all_commands_are_there() -> None:
     """In the order of `--help`."""
-    promised = "ls cp check run resume show report logs mirror evaluate compare export train forecast rm schema"
+    promised = "ls cp check run resume show report logs mirror attach status stop"
+    promised += " evaluate compare export train forecast rm schema"
     assert promised.split() == COMMANDS
 
 
