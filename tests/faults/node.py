@@ -9,8 +9,8 @@ import itertools
 import os
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,19 @@ def _on_a_cluster(recipe: Any, folder: str) -> None:
     try:
         node = cluster.add_node(num_cpus=1, object_store_memory=10**8)
         ray.init(address=cluster.address, logging_level="error", log_to_driver=False)
-        killer = threading.Thread(target=_replace, args=(cluster, node, Path("sweep")), daemon=True)
-        killer.start()
-        run_sweep(recipe, "sweep")
-        killer.join(60)
-        assert not killer.is_alive(), "no node was replaced"
+        with ThreadPoolExecutor(1) as aside:  # nodes are added in the main thread only
+            sweep = aside.submit(run_sweep, recipe, "sweep")
+            _replace(cluster, node, sweep)
+            sweep.result()
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def _replace(cluster: Any, node: Any, sweep: Path) -> None:
+def _replace(cluster: Any, node: Any, sweep: Future[Path]) -> None:
     """Kill the node once the first trial has a result, and let another join."""
-    while not _begun(sweep):
+    while not _begun(Path("sweep")):
+        assert not sweep.done(), f"it ended before its node was removed: {sweep.exception()}"
         time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
     print("node removed", flush=True)
