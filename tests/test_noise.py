@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_a_rung_says_what_it_tells_apart() -> None:
     [rung] = at_rungs(trials, "sql")
     assert (rung.windows_seen, rung.origins, rung.trials, rung.close) == (3, 24, 4, 1)
     assert 0.01 < rung.separates < 0.06
+    assert json.loads(json.dumps(asdict(rung))) == asdict(rung)
     told = sentence([rung])
     assert told is not None
     assert told.startswith("validation noise: 24 origins separate a trial from its rung's best")

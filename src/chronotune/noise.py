@@ -85,7 +85,7 @@ def _rung(windows_seen: int, losses: Floats, objective: str) -> RungNoise:
         len(best),
         len(losses),
         ERRORS * statistics.median(error for _, error in rivals),
-        sum(apart <= ERRORS * error for apart, error in pairs),
+        sum(1 for apart, error in pairs if apart <= ERRORS * error),
     )
 
 
@@ -107,7 +107,7 @@ def difference(one: Floats, best: Floats, *, root: bool = False) -> tuple[float,
     error = math.sqrt(n * np.var(one - ratio * best, ddof=1)) / best.sum() if np.isfinite(ratio) else math.inf
     if not math.isfinite(error):
         return math.inf, math.inf
-    return (math.sqrt(ratio) - 1, error / (2 * math.sqrt(ratio))) if root else (float(ratio - 1), error)
+    return (math.sqrt(ratio) - 1, error / (2 * math.sqrt(ratio))) if root else (float(ratio - 1), float(error))
 
 
 def sentence(rungs: Sequence[RungNoise]) -> str | None:

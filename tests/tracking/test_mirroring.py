@@ -28,7 +28,7 @@ def test_a_sweep_is_one_parent_and_one_child_a_trial(tmp_path: Path, store: Stor
     """Params, tags, states, times and the series of metrics by windows seen are all there."""
     sweep = whole_sweep(tmp_path / "sweep")
     report = mirror(sweep.directory, store.tracking)
-    assert report == MirrorReport(store.uri, points=report.points, trouble=None)
+    assert report == MirrorReport(store.uri, points=report.points, results=8, trouble=None)
     runs = store.runs()
     parent, won = runs.pop("sweep"), runs["trial 0003"]
     assert sorted(runs) == ["trial 0000", "trial 0001", "trial 0002", "trial 0003"]
@@ -98,7 +98,7 @@ def test_a_second_mirror_writes_nothing(tmp_path: Path, store: Store) -> None:
     assert mirror(sweep.directory, store.tracking).points > 0
     before = store.points()
     moved = sweep.directory.rename(tmp_path / "moved")
-    assert mirror(moved, store.tracking) == MirrorReport(store.uri, points=0)
+    assert mirror(moved, store.tracking) == MirrorReport(store.uri, points=0, results=8)
     assert store.points() == before
     assert len(store.runs()) == 5
 
