@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from chronotune import checkpoint, stores
 from chronotune.checkpoint import META, STATE, WEIGHTS
 from chronotune.config.cluster import ClusterProfile
 from chronotune.data.prepare import load, trial_data
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.results import elsewhere, remove
 from chronotune.search import BUDGET
 from chronotune.stores import Bucket, Folder, Store, below, prune, store_at
@@ -200,6 +201,39 @@ def test_a_trial_goes_on_and_is_exported_from_a_bucket(server: str, tmp_path: Pa
     assert not (tmp_path / "there").exists()
 
 
+def test_a_store_that_is_away_fails_no_trial(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial says so, instead of taking its checkpoints for damaged; what only tidies goes on."""
+    small_model().save_pretrained(tmp_path / "model")
+    recipe = small_recipe(tmp_path / "model")
+    there = Assignment(recipe, trial_data(load(recipe), recipe), tmp_path / "there", _place(server, "away"))
+    next(TrialRun(Worker(there), 0, POINT).results())
+
+    def gone(*_: Any) -> None:
+        raise OSError("the token has expired")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Bucket, "_download", gone)
+        with pytest.raises(StorageError, match="the token has expired"):
+            next(TrialRun(Worker(there), 0, POINT).results())
+        broken.setattr(Bucket, "_delete", gone)
+        there.store.remove("0000")
+    monkeypatch.setattr(there.store, "_files", SimpleNamespace(get_file_info=gone))
+    there.store.remove("0000")
+    with pytest.raises(StorageError, match="must be listed, but: the token has expired"):
+        there.store.complete("0000")
+
+
+def test_a_sweep_whose_place_cannot_be_emptied_stays(server: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Else nobody would know any more where its checkpoints are."""
+    place = _place(server, "stays")
+    new_study(tmp_path, small_recipe(cluster={"name": "local", "checkpoints": place}))
+    _save(store_at(place), "0001/8")
+    monkeypatch.setattr(Bucket, "remove", lambda *_: None)
+    with pytest.raises(ChronotuneError, match="some cannot be removed"):
+        remove(tmp_path)
+    assert (tmp_path / "study.journal").exists()
+
+
 def test_removing_a_sweep_removes_its_place(server: str, tmp_path: Path) -> None:
     """Also when only its checkpoints shall go."""
     place = _place(server, "gone")
@@ -215,7 +249,7 @@ def test_removing_a_sweep_removes_its_place(server: str, tmp_path: Path) -> None
 def test_a_server_that_refuses_is_named(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to look at; the credentials are not shown."""
     bucket = Bucket(f"s3://nobody-s-bucket/x?endpoint_override={server}&scheme=http")
-    with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address and rights") as caught:
+    with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address, rights") as caught:
         _save(bucket, "0001/8")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from chronotune import checkpoint
 from chronotune.checkpoint import META, STATE
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.study import FINALISTS, TrialRecord, by_score
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Bucket:
     """A prefix of an S3-compatible object store. Credentials come from the environment, never from the address.
 
     Raises:
-        ChronotuneError: The store does not answer.
+        StorageError: The store does not answer.
     """
 
     def __init__(self, address: str) -> None:
@@ -165,7 +165,7 @@ class Bucket:
         """By `Store`: what this object has removed as a whole is not looked for again."""
         if key in self._removed:
             return
-        with suppress(OSError):
+        with suppress(StorageError, OSError):
             self._delete(self._paths(key))
             with suppress(OSError):  # the mark of an empty folder, where one was made
                 self._files.delete_dir(self._path(key))
@@ -226,9 +226,9 @@ class Bucket:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise ChronotuneError(
-                f"{self.address} {key} must be {done}, but: {str(error).splitlines()[0]}. Check address and rights; "
-                f"the credentials come from the environment of each node"
+            raise StorageError(
+                f"{self.address} {key} must be {done}, but: {str(error).splitlines()[0]}. "
+                f"Check address, rights, and the credentials in the environment of each node"
             ) from error
 
 
@@ -255,6 +255,9 @@ def connect(address: str) -> tuple[FileSystem, str]:
 
     What the query leaves out, `AWS_ENDPOINT_URL` and `AWS_REGION` say; credentials are found as every AWS tool does:
     environment variables, the shared credentials file, the instance's role.
+
+    Raises:
+        StorageError: The store does not answer.
     """
     from pyarrow import fs
 
@@ -272,7 +275,7 @@ def connect(address: str) -> tuple[FileSystem, str]:
             request_timeout=60,
         )
     except OSError as error:
-        raise ChronotuneError(f"{address} must answer, but: {str(error).splitlines()[0]}. Check it") from error
+        raise StorageError(f"{address} must answer, but: {str(error).splitlines()[0]}. Check it") from error
     return files, f"{parts.netloc}{parts.path}".rstrip("/")
 
 
