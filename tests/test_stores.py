@@ -281,10 +281,23 @@ def test_each_sweep_has_a_place_below_the_given_one(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("gs://bucket", "begins with s3://"), ("s3://key:secret@bucket/x", "no credentials")]
+    ("place", "reason"),
+    [
+        ("gs://bucket", "begins with s3://"),
+        ("s3://key:secret@bucket/x", "no credentials"),
+        ("s3://key:se/secret@bucket/x", "no credentials"),
+        ("s3://bucket/x?endpoint_override=key:secret@host", "no credentials"),
+        ("s3://bucket/x?region=here&secret_key=secret@", r"after the \?, but says secret_key"),
+    ],
 )
 def test_a_place_that_cannot_be_is_refused(place: str, reason: str) -> None:
     """Without showing a secret."""
     with pytest.raises(ValueError, match=reason) as caught:
         ClusterProfile.model_validate({"name": "mine", "checkpoints": place})
     assert "secret@" not in json.dumps([error["msg"] for error in caught.value.errors()])  # type: ignore[attr-defined]
+
+
+def test_an_at_in_a_place_is_no_secret() -> None:
+    """A prefix may hold one."""
+    place = "s3://bucket/me@work?endpoint_override=host:9000&scheme=http"
+    assert ClusterProfile.model_validate({"name": "mine", "checkpoints": place}).checkpoints == place

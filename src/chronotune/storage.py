@@ -23,7 +23,8 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from chronotune.config.storage import POSTGRESQL, expanded, file_of, masked
+from chronotune.config.secrets import masked
+from chronotune.config.storage import POSTGRESQL, expanded, file_of
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.journal import Journal
 
