@@ -56,6 +56,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+IDENTITY = "identity"
+"""Attribute of a study: what it began with. It is there once the study has begun."""
 _RESULT = "result:"
 
 _STATES: dict[TrialState, State] = {
@@ -81,12 +83,14 @@ class Study:
     def create(cls, directory: Path, name: str, attributes: Mapping[str, Any], url: str | None = None) -> Study:
         """Start a new study in `directory`, or in the database at `url`.
 
-        `attributes` (JSON values) are its identity and recipe.
+        `attributes` (JSON values) are its identity and recipe. The identity is written last: a study that has it is
+        whole, and one without it was never begun.
         """
         storage = begin(directory, url, name)
-        study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
-        for key, value in {"schema": SCHEMA, **attributes}.items():
-            study.set_user_attr(key, value)
+        with together(storage):
+            study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
+            for key, value in sorted({"schema": SCHEMA, **attributes}.items(), key=lambda item: item[0] == IDENTITY):
+                study.set_user_attr(key, value)
         return cls(storage, study)
 
     @classmethod
@@ -284,7 +288,7 @@ def _name(directory: Path, storage: BaseStorage) -> str | None:
     address = address_of(directory)
     for study in storage.get_all_studies():
         own = study.study_name == address["name"] if address else not study.study_name.endswith(second_name(""))
-        if own and "identity" in study.user_attrs:
+        if own and IDENTITY in study.user_attrs:
             return study.study_name
     return None
 
