@@ -24,7 +24,7 @@ from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.results import elsewhere, remove
 from chronotune.search import BUDGET
-from chronotune.stores import Bucket, Folder, Store, below, prune, store_at
+from chronotune.stores import SCRATCH, Bucket, Folder, Store, below, prune, store_at
 from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, result, small_recipe
@@ -117,6 +117,24 @@ def test_what_is_dropped_and_removed_is_gone(store: Store) -> None:
     assert store.complete("0002") == [8]
     store.remove("")
     assert store.children("") == []
+
+
+def test_what_comes_again_is_removed_again(store: Store) -> None:
+    """A trial that is trained again, Ray Tune's files of the finalists after those of the search."""
+    for key in ("0001/8", "finalists/0001/8", f"{SCRATCH}/tune"):
+        for _ in range(2):
+            _save(store, key)
+            store.remove(key.rpartition("/")[0])
+            assert store.children(key.rpartition("/")[0]) == []
+
+
+def test_what_is_gone_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network's file system each look takes milliseconds, and each end of a trial asks for all before it."""
+    folder, looks = Folder(tmp_path), list[str]()
+    monkeypatch.setattr("os.path.lexists", lambda path: looks.append(path))
+    for _ in range(3):
+        folder.remove("0001")
+    assert len(looks) <= 2
 
 
 def test_prune_keeps_the_best_in_both(store: Store, tmp_path: Path) -> None:
