@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Literal, Self
-from urllib.parse import parse_qsl
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from chronotune.config.base import Breach, Declaration, Name, refuse
-from chronotune.config.secrets import SECRETIVE, holds_credentials, holds_password, masked
+from chronotune.config.secrets import SECRETIVE, holds_credentials, holds_password, masked, query_keys
 
 _PLACE_KEYS = ("endpoint_override", "scheme", "region")
 """What the query of an object store's address may say."""
@@ -155,6 +154,6 @@ def _place_breaches(place: str) -> Iterator[Breach]:
     elif mark and re.match(r"[^/]*@|.*:.*@", rest):  # not shown: it would be in logs and studies
         rule = "must hold no credentials, but has some before the @"
         yield Breach(("checkpoints",), rule, "Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on each node")
-    elif mark and (unknown := [key for key, _ in parse_qsl(rest.partition("?")[2], True) if key not in _PLACE_KEYS]):
+    elif mark and (unknown := [key for key in query_keys(place) if key not in _PLACE_KEYS]):
         rule = f"may say {', '.join(_PLACE_KEYS)} after the ?, but says {', '.join(unknown)}"
         yield Breach(("checkpoints",), rule, "Remove that; credentials come from each node's environment")

@@ -44,6 +44,11 @@ def _names_secret(bare: str) -> bool:
     return any(SECRETIVE.search(found["key"]) for found in _PAIR.finditer(bare))
 
 
+def query_keys(address: str) -> list[str]:
+    """What an address says something of behind its ?."""
+    return [part.partition("=")[0] for part in address.partition("?")[2].split("&") if part]
+
+
 def masked(address: str) -> str:
     """An address without its user, password and query; what has no scheme is masked likewise."""
     found = _ADDRESS.match(address)
