@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from chronotune.config.recipe import Tracking
-from chronotune.config.secrets import masked
 from chronotune.errors import InputError
 from chronotune.tracking import resolve_uri
+from chronotune.tracking.address import masked
 
 
 @pytest.mark.parametrize(

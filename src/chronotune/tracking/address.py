@@ -12,6 +12,8 @@ from chronotune.config.recipe import Tracking
 from chronotune.config.secrets import masked
 from chronotune.errors import Fault, InputError
 
+__all__ = ["database", "masked", "resolve_uri"]
+
 _SERVERS = {"http", "https", "postgresql", "mysql", "mssql", "databricks"}
 _SQLITE = re.compile(r"(?P<scheme>sqlite(\+\w+)?):///(?P<path>[^?]+)(?P<query>\?.*)?")
 

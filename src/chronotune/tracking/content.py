@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from chronotune.config.secrets import masked
 from chronotune.study import Reading, Result, TrialRecord, winner
+from chronotune.tracking.address import masked
 
 SWEEP = "sweep"
 """Key of the parent run; a child's key is its trial number, that of a finalist's repeat `finalist-` and its number."""

@@ -15,11 +15,10 @@ from types import TracebackType
 from typing import Self
 
 from chronotune.config.recipe import Tracking
-from chronotune.config.secrets import masked
 from chronotune.errors import ChronotuneError
 from chronotune.lease import is_alive, read_holder
 from chronotune.study import Reader, read
-from chronotune.tracking.address import resolve_uri
+from chronotune.tracking.address import masked, resolve_uri
 from chronotune.tracking.content import SWEEP, artifacts_of, runs_of, sweep_id
 from chronotune.tracking.registry import Registry
 from chronotune.tracking.runs import Runs, prepare_environment, quiet
