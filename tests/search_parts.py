@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
+from chronotune.search import BUDGET, LAST, OBJECTIVE, StudySearcher, scheduler
 from chronotune.study import Study
 from sweep_parts import result
 
@@ -21,6 +22,8 @@ class FakeTune:
         self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
         self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
         self.started, self.untold = 0, False
+        self.notes = True
+        """Whether the scheduler's decisions are noted, as sweeps of before that was done have them not."""
 
     def suggest(self) -> tuple[str, Any]:
         """The next proposal under a new id."""
@@ -59,8 +62,12 @@ class FakeTune:
                 return 0
             left -= 1
             score = _curve(proposal["hyperparameters"], rung)
-            self.study.record(proposal["number"], result(rung, score))
-            if self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score}) == "STOP":
+            decision = self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score})
+            is_last = decision == "STOP" or rung == self.recipe.rungs[-1]
+            reported = result(rung, score)
+            noted = {LAST: is_last} if self.notes else {}
+            self.study.record(proposal["number"], replace(reported, attributes={**reported.attributes, **noted}))
+            if is_last:
                 break
         if left <= 0 and self.untold:
             return 0

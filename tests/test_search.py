@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import optuna
 import pytest
 
 from chronotune import sampler as proposing
-from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.search import BUDGET, LAST, OBJECTIVE
 from chronotune.study import Study, TrialRecord
 from search_parts import FakeTune, table
-from sweep_parts import new_study, result, small_recipe
+from sweep_parts import ask, new_study, result, small_recipe
 
 STEPPED = {
     "learning_rate": {"type": "choice", "values": [1e-3, 1e-2]},
@@ -291,6 +292,36 @@ def test_a_trial_at_full_budget_is_only_told(tmp_path: Path) -> None:
     again = FakeTune(Study.reopen(tmp_path), recipe)
     assert again.suggest()[1]["number"] == number + 1
     assert again.study.trial(number).state == "complete"
+
+
+def test_a_trial_that_asha_let_go_on_goes_on(tmp_path: Path) -> None:
+    """Killed while it ran, after three better ones that were slower to begin had overtaken it; one stopped is told."""
+    recipe = small_recipe(budget={"trials": 9, "windows": 27})
+    study = new_study(tmp_path, recipe)
+    study.note("zero_shot", [])
+    slow, stopped, *better = (ask(study) for _ in range(5))
+    for number, score, last in ((slow, 0.9, False), (stopped, 0.1, True), *((n, 0.5, True) for n in better)):
+        study.record(number, replace(result(3, score), attributes={LAST: last}))
+    for number in better:
+        study.finish(number, full_budget=27)
+    tune = FakeTune(Study.reopen(tmp_path), recipe)
+    tune.searcher._slots = lambda: 3
+    assert [tune.suggest()[1]["number"] for _ in range(2)] == [slow, 5]
+    assert tune.study.trial(stopped).state == "pruned"
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 5, 9, 14])
+def test_a_sweep_of_before_resumes_as_ever(tmp_path: Path, killed_after: int) -> None:
+    """Its results do not say what the scheduler decided: it decides again."""
+    recipe = small_recipe(budget={"trials": 10, "windows": 27}, search={"sampler": "random"})
+    unbroken, broken = (FakeTune(new_study(_made(tmp_path / name), recipe), recipe) for name in ("a", "b"))
+    unbroken.notes = broken.notes = False
+    unbroken.run()
+    broken.run(until=killed_after, untold=True)
+    resumed = FakeTune(Study.reopen(tmp_path / "b"), recipe)
+    resumed.notes = False
+    resumed.run()
+    assert table(resumed.study) == table(unbroken.study)
 
 
 def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:

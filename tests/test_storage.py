@@ -6,6 +6,9 @@ SQLite always; PostgreSQL where its server is installed (`apt install postgresql
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +97,7 @@ def test_two_sweeps_share_a_database(url: str, tmp_path: Path) -> None:
     """Each reads its own, whatever its folder is called later; a name that is taken is refused before it begins."""
     ask(in_database(tmp_path / "small", url))
     storage.refuse_taken(url, "other")
-    with pytest.raises(InputError, match=r"holds one of this name.*optuna --storage .* --study-name small"):
+    with pytest.raises(InputError, match=r"holds small\. .*: optuna delete-study --storage .* --study-name small$"):
         storage.refuse_taken(url, "small")
     Study.create(tmp_path, "other", {"recipe": {}, "identity": {}, "trials": 1}, url)
     (tmp_path / "small").rename(tmp_path / "renamed")
@@ -103,12 +106,32 @@ def test_two_sweeps_share_a_database(url: str, tmp_path: Path) -> None:
 
 def test_rm_tells_what_stays(url: str, tmp_path: Path) -> None:
     """The folder goes; the study in the database does not."""
-    ask(in_database(tmp_path / "small", url))
+    study = in_database(tmp_path / "small", url)
+    ask(study)
+    study.finalists()
     done = CliRunner().invoke(app, ["rm", str(tmp_path / "small"), "--yes"])
     assert not is_sweep(tmp_path / "small")
     assert "study small in " in done.output
-    assert "stays; remove it with: optuna --storage" in done.output
+    assert "stays; remove it with: optuna delete-study --storage" in done.output
     assert len(optuna.load_study(study_name="small", storage=url).trials) == 1
+
+
+def test_what_is_told_removes_what_stays(tmp_path: Path) -> None:
+    """The finalists' study too, which a new sweep of this name would take for its own; as a shell runs it."""
+    url, folder = f"sqlite:///{tmp_path / 'studies.db'}", tmp_path / "small"
+    in_database(folder, url).finalists()
+    told = storage.left_behind(folder)
+    assert told is not None
+    script = told.partition("remove it with: ")[2].replace(str(tmp_path), "${FOLDER}")
+    first, second = script.split("; ")
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "FOLDER": str(tmp_path)}
+    subprocess.run(first, shell=True, check=True, env=path, capture_output=True)
+    with pytest.raises(InputError, match=r"holds small/finalists\. ") as refusal:
+        storage.refuse_taken(url, "small")
+    assert str(refusal.value).endswith(second.replace("${FOLDER}", str(tmp_path)))
+    subprocess.run(second, shell=True, check=True, env=path, capture_output=True)
+    storage.refuse_taken(url, "small")
+    assert storage.left_behind(folder) is None
 
 
 def test_a_lost_file_is_told_and_not_made_anew(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +21,10 @@ from chronotune import checkpoint, stores
 from chronotune.checkpoint import META, STATE, WEIGHTS
 from chronotune.config.cluster import ClusterProfile
 from chronotune.data.prepare import load, trial_data
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.results import elsewhere, remove
 from chronotune.search import BUDGET
-from chronotune.stores import Bucket, Folder, Store, below, prune, store_at
+from chronotune.stores import SCRATCH, Bucket, Folder, Store, below, prune, store_at
 from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, result, small_recipe
@@ -118,6 +119,24 @@ def test_what_is_dropped_and_removed_is_gone(store: Store) -> None:
     assert store.children("") == []
 
 
+def test_what_comes_again_is_removed_again(store: Store) -> None:
+    """A trial that is trained again, Ray Tune's files of the finalists after those of the search."""
+    for key in ("0001/8", "finalists/0001/8", f"{SCRATCH}/tune"):
+        for _ in range(2):
+            _save(store, key)
+            store.remove(key.rpartition("/")[0])
+            assert store.children(key.rpartition("/")[0]) == []
+
+
+def test_what_is_gone_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network's file system each look takes milliseconds, and each end of a trial asks for all before it."""
+    folder, looks = Folder(tmp_path), list[str]()
+    monkeypatch.setattr("os.path.lexists", lambda path: looks.append(path))
+    for _ in range(3):
+        folder.remove("0001")
+    assert len(looks) <= 2
+
+
 def test_prune_keeps_the_best_in_both(store: Store, tmp_path: Path) -> None:
     """Of a complete trial the weights of its best checkpoint, of a running one everything."""
     study = new_study(tmp_path)
@@ -200,6 +219,39 @@ def test_a_trial_goes_on_and_is_exported_from_a_bucket(server: str, tmp_path: Pa
     assert not (tmp_path / "there").exists()
 
 
+def test_a_store_that_is_away_fails_no_trial(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial says so, instead of taking its checkpoints for damaged; what only tidies goes on."""
+    small_model().save_pretrained(tmp_path / "model")
+    recipe = small_recipe(tmp_path / "model")
+    there = Assignment(recipe, trial_data(load(recipe), recipe), tmp_path / "there", _place(server, "away"))
+    next(TrialRun(Worker(there), 0, POINT).results())
+
+    def gone(*_: Any) -> None:
+        raise OSError("the token has expired")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Bucket, "_download", gone)
+        with pytest.raises(StorageError, match="the token has expired"):
+            next(TrialRun(Worker(there), 0, POINT).results())
+        broken.setattr(Bucket, "_delete", gone)
+        there.store.remove("0000")
+    monkeypatch.setattr(there.store, "_files", SimpleNamespace(get_file_info=gone))
+    there.store.remove("0000")
+    with pytest.raises(StorageError, match="must be listed, but: the token has expired"):
+        there.store.complete("0000")
+
+
+def test_a_sweep_whose_place_cannot_be_emptied_stays(server: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Else nobody would know any more where its checkpoints are."""
+    place = _place(server, "stays")
+    new_study(tmp_path, small_recipe(cluster={"name": "local", "checkpoints": place}))
+    _save(store_at(place), "0001/8")
+    monkeypatch.setattr(Bucket, "remove", lambda *_: None)
+    with pytest.raises(ChronotuneError, match="some cannot be removed"):
+        remove(tmp_path)
+    assert (tmp_path / "study.journal").exists()
+
+
 def test_removing_a_sweep_removes_its_place(server: str, tmp_path: Path) -> None:
     """Also when only its checkpoints shall go."""
     place = _place(server, "gone")
@@ -215,7 +267,7 @@ def test_removing_a_sweep_removes_its_place(server: str, tmp_path: Path) -> None
 def test_a_server_that_refuses_is_named(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to look at; the credentials are not shown."""
     bucket = Bucket(f"s3://nobody-s-bucket/x?endpoint_override={server}&scheme=http")
-    with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address and rights") as caught:
+    with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address, rights") as caught:
         _save(bucket, "0001/8")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
@@ -247,10 +299,23 @@ def test_each_sweep_has_a_place_below_the_given_one(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("gs://bucket", "begins with s3://"), ("s3://key:secret@bucket/x", "no credentials")]
+    ("place", "reason"),
+    [
+        ("gs://bucket", "begins with s3://"),
+        ("s3://key:secret@bucket/x", "no credentials"),
+        ("s3://key:se/secret@bucket/x", "no credentials"),
+        ("s3://bucket/x?endpoint_override=key:secret@host", "no credentials"),
+        ("s3://bucket/x?region=here&secret_key=secret@", r"after the \?, but says secret_key"),
+    ],
 )
 def test_a_place_that_cannot_be_is_refused(place: str, reason: str) -> None:
     """Without showing a secret."""
     with pytest.raises(ValueError, match=reason) as caught:
         ClusterProfile.model_validate({"name": "mine", "checkpoints": place})
     assert "secret@" not in json.dumps([error["msg"] for error in caught.value.errors()])  # type: ignore[attr-defined]
+
+
+def test_an_at_in_a_place_is_no_secret() -> None:
+    """A prefix may hold one."""
+    place = "s3://bucket/me@work?endpoint_override=host:9000&scheme=http"
+    assert ClusterProfile.model_validate({"name": "mine", "checkpoints": place}).checkpoints == place

@@ -141,6 +141,20 @@ def test_folders_without_a_study_are_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_study_is_begun_as_a_whole(tmp_path: Path) -> None:
+    """Cut off after any line of its beginning, it was never begun: a resume could not go on with a part."""
+    whole = Study.create(tmp_path, "small", {"recipe": {}, "identity": {"data": "1"}, "trials": 4, "first": []})
+    attributes, journal = whole.read().attributes, tmp_path / JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    assert len(lines) > len(attributes)
+    for cut in range(len(lines)):
+        journal.write_text("".join(lines[:cut]))
+        with pytest.raises(InputError, match="never begun"):
+            Study.reopen(tmp_path)
+    journal.write_text("".join(lines))
+    assert Study.reopen(tmp_path).read().attributes == attributes
+
+
 def test_every_change_of_identity_is_named() -> None:
     """Resuming on other data or another budget is refused."""
     refuse_changes({"data": "a", "budget": "b"}, {"data": "a", "budget": "b"})

@@ -12,7 +12,7 @@ import pytest
 from chronotune.errors import StorageError
 from chronotune.finalists import plan
 from chronotune.repeats import FinalistSearcher
-from chronotune.search import StudySearcher, scheduler
+from chronotune.search import LAST, StudySearcher, scheduler, was_stopped
 from chronotune.trial import Assignment
 from chronotune.tuner import SPENT, _Recorder, halting_when_unwritable
 from sweep_parts import ask, new_study, result, small_recipe
@@ -47,6 +47,19 @@ def test_a_full_disk_halts_the_sweep_and_fails_no_trial(tmp_path: Path) -> None:
     assert str(recorder.failure) == f"cannot write checkpoint: no space, then `chronotune resume {tmp_path}`"
     assert searcher.suggest("u") == searcher.FINISHED
     assert [trial.state for trial in study.trials] == ["running"]
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_the_scheduler_decided_is_recorded(tmp_path: Path, done: bool) -> None:
+    """With the result, so that a driver that is killed before the trial's end is told need not decide again."""
+    recipe, study = small_recipe(), new_study(tmp_path)
+    number, nothing = ask(study), SimpleNamespace(config={})
+    searcher = StudySearcher(study, recipe, scheduler(recipe), wanted=4, slots=lambda: 1)
+    recorder = _Recorder(study, searcher, Assignment(recipe, nothing, tmp_path), lambda: None, lambda: None, None)  # type: ignore[arg-type]
+    told = {"number": number, "windows_seen": 3, "objective": 0.5, "metrics": {}, "attributes": {"steps": 1}}
+    recorder.on_trial_result(0, [], nothing, {**told, "done": done})
+    assert [result.attributes for result in study.trial(number).results] == [{"steps": 1, LAST: done}]
+    assert was_stopped(study.trial(number), study.trials, recipe) is done
 
 
 def test_a_full_disk_halts_the_finalists_too(tmp_path: Path) -> None:

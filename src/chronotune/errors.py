@@ -39,7 +39,7 @@ class OutOfMemoryError(ChronotuneError):
 
 
 class StorageError(ChronotuneError):
-    """The sweep's folder cannot be written, which is no fault of the trial that found out: the sweep halts."""
+    """A sweep's folder or object store cannot be used, no fault of the trial that found out: the sweep halts."""
 
 
 class InputError(ChronotuneError):

@@ -258,13 +258,23 @@ def remove(directory: Path, *, only_checkpoints: bool = False) -> None:
 
     Raises:
         InputError: It is no sweep, or somebody drives it.
+        ChronotuneError: Its checkpoints are elsewhere and cannot be removed; then the folder stays too.
     """
     refuse_removal(directory)
     if place := elsewhere(directory):
-        store_at(place).remove("")
+        _empty(place)
     target = directory / "checkpoints" if only_checkpoints else directory
     if target.exists():
         shutil.rmtree(target)
+
+
+def _empty(place: str) -> None:
+    store = store_at(place)
+    store.remove("")
+    if store.children(""):
+        raise ChronotuneError(
+            f"{place}: a sweep's checkpoints go with it, but some cannot be removed. Check rights, and do it again"
+        )
 
 
 def elsewhere(directory: Path) -> str | None:

@@ -33,6 +33,9 @@ IMPORTS = "imports"
 EXTENDED = "extended"
 """Attribute of the study: how many trials had ended when it was last extended; patience begins anew there."""
 
+LAST = "last"
+"""Attribute of a result: whether its trial ended with it, as the scheduler decided or its budget did."""
+
 ZERO_SHOT = "zero_shot"
 """Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
 
@@ -61,7 +64,14 @@ def remember(asha: TrialScheduler, trial_id: str, record: TrialRecord) -> str:
 
 
 def was_stopped(record: TrialRecord, others: Sequence[TrialRecord], recipe: Recipe) -> bool:
-    """Whether the scheduler stopped a trial whose end the driver did not live to tell."""
+    """Whether the scheduler stopped a trial whose end the driver did not live to tell.
+
+    What it decided stands with the last result. Where it does not, in sweeps of before that was noted, it decides
+    again, although by then it knows of trials that ended later.
+    """
+    noted = record.results[-1].attributes.get(LAST) if record.results else False
+    if noted is not None:
+        return bool(noted)
     again = scheduler(recipe)
     for other in others:
         if other.number != record.number and other.state != "running":

@@ -11,10 +11,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from shlex import quote
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import optuna
@@ -22,11 +23,14 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from chronotune.config.storage import POSTGRESQL, expanded, file_of, masked
+from chronotune.config.secrets import masked
+from chronotune.config.storage import POSTGRESQL, expanded, file_of
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.journal import Journal
 
 JOURNAL = "study.journal"
+FINALISTS = "finalists"
+"""Attribute of a study that has a second one for its finalists, and what is behind the slash of the second's name."""
 ADDRESS = "study.json"
 """Names the database and the study in it, where there is no journal."""
 
@@ -63,24 +67,35 @@ def address_of(directory: Path) -> Address | None:
         ) from error
 
 
+def second_name(name: str) -> str:
+    """What the study of a sweep's finalists is called."""
+    return f"{name}/{FINALISTS}"
+
+
 def refuse_taken(url: str | None, name: str) -> None:
-    """Do nothing when a new study of this name can be begun in a database, which must answer now.
+    """Do nothing when a new sweep of this name can be begun in a database, which must answer now.
 
     Raises:
-        InputError: The name is taken, the database's driver is missing, or a variable is not set.
+        InputError: Its name or its finalists' is taken, the database's driver is missing, or a variable is not set.
         ChronotuneError: The database does not answer.
     """
     if url is None:
         return
     with explained(url):
         storage = _database(url, skip_table_creation=False)
-        taken = name in {study.study_name for study in storage.get_all_studies()}
+        taken = _studies(storage, name)
         storage.remove_session()
     if taken:
         raise InputError(
-            f"{name}: a study is named as its sweep's folder, but {masked(url)} holds one of this name. Choose another "
-            f"folder with --dir, or remove that study: {removal(url, name)}"
+            f"{name}: a study is named as its sweep's folder, but {masked(url)} holds {' and '.join(taken)}. Choose "
+            f"another folder with --dir, or remove what is there: {removal(url, taken)}"
         )
+
+
+def _studies(storage: BaseStorage, name: str) -> list[str]:
+    """Names of those studies of a sweep that a database holds: the searched one, and the finalists'."""
+    held = {study.study_name for study in storage.get_all_studies()}
+    return [own for own in (name, second_name(name)) if own in held]
 
 
 def begin(directory: Path, url: str | None, name: str) -> BaseStorage:
@@ -136,12 +151,18 @@ def left_behind(directory: Path) -> str | None:
     """What stays when the folder is removed, and how that is removed; None when nothing does."""
     if (address := address_of(directory)) is None:
         return None
-    return f"{where(directory)} stays; remove it with: {removal(address['storage'], address['name'])}"
+    url, name = address["storage"], address["name"]
+    try:
+        with explained(url):
+            names = _studies(look(directory), name)
+    except ChronotuneError:  # it does not answer
+        names = [name, second_name(name)]
+    return f"{where(directory)} stays; remove it with: {removal(url, names)}" if names else None
 
 
-def removal(url: str, name: str) -> str:
-    """The command that removes a study from a database."""
-    return f"optuna --storage '{url}' study delete --study-name {name}"
+def removal(url: str, names: Sequence[str]) -> str:
+    """The command that removes studies from a database; the shell puts in the address's variables."""
+    return "; ".join(f'optuna delete-study --storage "{url}" --study-name {quote(name)}' for name in names)
 
 
 def repair(directory: Path) -> None:

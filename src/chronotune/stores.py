@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from chronotune import checkpoint
 from chronotune.checkpoint import META, STATE
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.study import FINALISTS, TrialRecord, by_score
 
 if TYPE_CHECKING:
@@ -61,11 +61,30 @@ class Store(Protocol):
         """For Ray Tune's own files, seen by all workers: a path, and its file system if not the machine's."""
 
 
+class _Removed:
+    """Trials whose checkpoints are gone as a whole: a long sweep asks again and again to remove them all."""
+
+    def __init__(self) -> None:
+        self._keys = set[str]()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def add(self, key: str) -> None:
+        """Note that nothing is left under a key, if it is a trial's; what else there is may come again."""
+        if key.removeprefix(f"{FINALISTS}/").isdigit():
+            self._keys.add(key)
+
+    def discard(self, key: str) -> None:
+        """Forget what was noted, as a checkpoint of this key is saved."""
+        self._keys.discard(key.rpartition("/")[0])
+
+
 class Folder:
     """A folder that all workers see at the same path."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self._removed = root, _Removed()
 
     def complete(self, trial: str) -> list[int]:
         """By `Store`: one that is being written has a name that is no number."""
@@ -77,6 +96,7 @@ class Folder:
 
     def save(self, key: str, write: Callable[[Path], None]) -> None:
         """By `Store`: `write` makes it appear at once, as `checkpoint.write` does."""
+        self._removed.discard(key)
         write(self._root / key)
 
     @contextmanager
@@ -93,9 +113,13 @@ class Folder:
         checkpoint.drop_state(self._root / key)
 
     def remove(self, key: str) -> None:
-        """By `Store`; most of what a long sweep asks to remove is gone already, and to see that must be quick."""
+        """By `Store`: what this object has removed as a whole is not looked for again."""
+        if key in self._removed:
+            return
         if os.path.lexists(path := f"{self._root}/{key}"):
             shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            self._removed.add(key)
 
     @property
     def scratch(self) -> tuple[str, FileSystem | None]:
@@ -107,13 +131,13 @@ class Bucket:
     """A prefix of an S3-compatible object store. Credentials come from the environment, never from the address.
 
     Raises:
-        ChronotuneError: The store does not answer.
+        StorageError: The store does not answer.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._files, self._root = connect(address)
-        self._removed = set[str]()
+        self._removed = _Removed()
 
     def complete(self, trial: str) -> list[int]:
         """By `Store`."""
@@ -127,6 +151,7 @@ class Bucket:
 
     def save(self, key: str, write: Callable[[Path], None]) -> None:
         """By `Store`."""
+        self._removed.discard(key)
         with tempfile.TemporaryDirectory(prefix="chronotune-") as parent:
             folder = Path(parent) / Path(key).name
             write(folder)
@@ -165,12 +190,11 @@ class Bucket:
         """By `Store`: what this object has removed as a whole is not looked for again."""
         if key in self._removed:
             return
-        with suppress(OSError):
+        with suppress(StorageError, OSError):
             self._delete(self._paths(key))
             with suppress(OSError):  # the mark of an empty folder, where one was made
                 self._files.delete_dir(self._path(key))
-            if key and "/" not in key.removeprefix(f"{FINALISTS}/"):
-                self._removed.add(key)
+            self._removed.add(key)
 
     @property
     def scratch(self) -> tuple[str, FileSystem | None]:
@@ -226,9 +250,9 @@ class Bucket:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise ChronotuneError(
-                f"{self.address} {key} must be {done}, but: {str(error).splitlines()[0]}. Check address and rights; "
-                f"the credentials come from the environment of each node"
+            raise StorageError(
+                f"{self.address} {key} must be {done}, but: {str(error).splitlines()[0]}. "
+                f"Check address, rights, and the credentials in the environment of each node"
             ) from error
 
 
@@ -255,6 +279,9 @@ def connect(address: str) -> tuple[FileSystem, str]:
 
     What the query leaves out, `AWS_ENDPOINT_URL` and `AWS_REGION` say; credentials are found as every AWS tool does:
     environment variables, the shared credentials file, the instance's role.
+
+    Raises:
+        StorageError: The store does not answer.
     """
     from pyarrow import fs
 
@@ -272,7 +299,7 @@ def connect(address: str) -> tuple[FileSystem, str]:
             request_timeout=60,
         )
     except OSError as error:
-        raise ChronotuneError(f"{address} must answer, but: {str(error).splitlines()[0]}. Check it") from error
+        raise StorageError(f"{address} must answer, but: {str(error).splitlines()[0]}. Check it") from error
     return files, f"{parts.netloc}{parts.path}".rstrip("/")
 
 

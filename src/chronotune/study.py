@@ -25,7 +25,18 @@ from chronotune.errors import InputError
 from chronotune.journal import together
 from chronotune.lease import is_alive, read_holder
 from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
-from chronotune.storage import JOURNAL, address_of, begin, explained, is_sweep, look, reopen, steadily
+from chronotune.storage import (
+    FINALISTS,
+    JOURNAL,
+    address_of,
+    begin,
+    explained,
+    is_sweep,
+    look,
+    reopen,
+    second_name,
+    steadily,
+)
 
 __all__ = [
     "FINALISTS",
@@ -45,8 +56,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
-FINALISTS = "finalists"
-"""Attribute of a study that has a second one for its finalists, and what is behind the slash of the second's name."""
+IDENTITY = "identity"
+"""Attribute of a study: what it began with. It is there once the study has begun."""
 _RESULT = "result:"
 
 _STATES: dict[TrialState, State] = {
@@ -72,12 +83,14 @@ class Study:
     def create(cls, directory: Path, name: str, attributes: Mapping[str, Any], url: str | None = None) -> Study:
         """Start a new study in `directory`, or in the database at `url`.
 
-        `attributes` (JSON values) are its identity and recipe.
+        `attributes` (JSON values) are its identity and recipe. The identity is written last: a study that has it is
+        whole, and one without it was never begun.
         """
         storage = begin(directory, url, name)
-        study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
-        for key, value in {"schema": SCHEMA, **attributes}.items():
-            study.set_user_attr(key, value)
+        with together(storage):
+            study = optuna.create_study(study_name=name, storage=storage, direction=StudyDirection.MINIMIZE)
+            for key, value in sorted({"schema": SCHEMA, **attributes}.items(), key=lambda item: item[0] == IDENTITY):
+                study.set_user_attr(key, value)
         return cls(storage, study)
 
     @classmethod
@@ -92,7 +105,7 @@ class Study:
     def finalists(self) -> Study:
         """The study of the finalists' repeats, which is begun when there is none yet."""
         second = optuna.create_study(
-            study_name=_second_name(self._study.study_name),
+            study_name=second_name(self._study.study_name),
             storage=self._storage,
             direction=StudyDirection.MINIMIZE,
             load_if_exists=True,
@@ -274,20 +287,16 @@ def _name(directory: Path, storage: BaseStorage) -> str | None:
     """The name of a sweep's searched study, if it was begun; in a journal, which has no other, whatever it is."""
     address = address_of(directory)
     for study in storage.get_all_studies():
-        own = study.study_name == address["name"] if address else not study.study_name.endswith(_second_name(""))
-        if own and "identity" in study.user_attrs:
+        own = study.study_name == address["name"] if address else not study.study_name.endswith(second_name(""))
+        if own and IDENTITY in study.user_attrs:
             return study.study_name
     return None
-
-
-def _second_name(name: str) -> str:
-    return f"{name}/{FINALISTS}"
 
 
 def _reading(storage: BaseStorage, study: optuna.Study, ended: dict[int, TrialRecord]) -> Reading:
     attributes, finalists = study.user_attrs, list[FrozenTrial]()
     if FINALISTS in attributes:
-        second = storage.get_study_id_from_name(_second_name(study.study_name))
+        second = storage.get_study_id_from_name(second_name(study.study_name))
         finalists = storage.get_all_trials(second, deepcopy=False)
     trials = _records(study.get_trials(deepcopy=False), ended)
     return Reading(study.study_name, attributes, tuple(trials), tuple(map(_record, finalists)))

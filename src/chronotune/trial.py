@@ -236,6 +236,8 @@ class TrialRun:
             try:
                 with self._store.local(self._key(windows_seen)) as folder:
                     result = dict(self._tuner.restore(folder))
+            except StorageError:  # it is whole, as far as anybody knows
+                raise
             except ChronotuneError as error:
                 log.warning("%d is skipped: %s", windows_seen, error)
                 continue
@@ -255,6 +257,8 @@ class TrialRun:
         """Objective and windows seen; a damaged checkpoint is never the best."""
         try:
             objective = self._store.meta(self._key(windows_seen)).get("notes", {}).get(OBJECTIVE, math.inf)
+        except StorageError:
+            raise
         except ChronotuneError:
             objective = math.inf
         return float(objective), windows_seen

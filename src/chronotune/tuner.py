@@ -23,7 +23,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
-from chronotune.search import ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
+from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study
 from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, result_of
@@ -213,8 +213,11 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         if ZERO_SHOT in result:
             self._study.note(ZERO_SHOT, result[ZERO_SHOT])
         elif "failed" not in result:
-            with self._study.together(synced=not result.get("done")):  # else its end is told at once, and waited for
-                self._study.record(result["number"], Result(**result_of(result)))
+            is_last = bool(result.get("done"))
+            told = result_of(result)
+            told["attributes"] = {**told["attributes"], LAST: is_last}
+            with self._study.together(synced=not is_last):  # else its end is told at once, and waited for
+                self._study.record(result["number"], Result(**told))
         elif result.get("halts"):
             self._halt(result["failed"])
         elif ZERO_SHOT in trial.config:

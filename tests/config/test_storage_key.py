@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from chronotune.config.load import dump_recipe, load_recipe
-from chronotune.config.storage import absolute, expanded, masked
+from chronotune.config.secrets import holds_credentials, holds_password, masked
+from chronotune.config.storage import absolute, expanded
 from chronotune.errors import InputError
 
 GOOD = (
@@ -26,6 +27,11 @@ BAD = {
     "postgresql+psycopg://db/studies?user=me&password=hunter2": "must not hold a password",
     "postgresql+psycopg://db/studies?sslpassword=hunter2": "must not hold a password",
     "postgresql+psycopg://me:hunter2@[db/studies": "must not hold a password",
+    "postgresql+psycopg://me:hunter2/hunter2@db/studies": "must not hold a password",
+    "postgresql+psycopg://me:hunter2?hunter2@db/studies": "must not hold a password",
+    "postgresql+psycopg://me:hunter2#hunter2@db/studies": "must not hold a password",
+    "postgresql+psycopg://me:1/hunter2@db/studies": "must not hold a password",
+    "me:hunter2/hunter2@db/studies": "must be a database's address",
 }
 
 
@@ -58,6 +64,46 @@ def test_variables_stand_for_one_part() -> None:
 def test_what_is_shown_holds_no_secret() -> None:
     """Neither user nor query."""
     assert masked("postgresql://me:${P}@db/x?a=b") == "postgresql://***@db/x?***"
+    for sign in "/?#@ :":
+        assert masked(f"postgresql://me:hun{sign}ter2@db/x") == "postgresql://***@db/x"
+        assert holds_password(f"postgresql://me:hun{sign}ter2@db/x")
+    assert masked("sqlite:////home/me@work/study.db") == "sqlite:////home/me@work/study.db"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chronos-forecasting==2.3.2",
+        "tokenizers==0.22",
+        "mine @ git+https://host/me/mine@v1",
+        "mine @ git+https://${TOKEN}@host/me/mine@v1",
+        "mine @ git+https://me:${TOKEN}@host:8443/me/mine@v1",
+        "mine @ git+ssh://git@host/me/mine.git@v1",
+        "--extra-index-url https://host:8443/simple/mine@v1",
+        "registry:5000/me/image@sha256:0123",
+        "postgresql://me@db/x",
+    ],
+)
+def test_what_holds_no_credentials_is_taken(text: str) -> None:
+    """An @ has other meanings too."""
+    assert not holds_credentials(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--extra-index-url https://me:hunter2@host/simple",
+        "--extra-index-url https://hunter2@host/simple",
+        "mine @ git+https://hunter2:@host/me/mine@v1",
+        "mine @ git+https://me:hun/ter2@host/me/mine",
+        "mine @ git+ssh://git:hunter2@host/me/mine",
+        "https://me:${TOKEN}hunter2@host/simple",
+        "https://host/simple?token=hunter2",
+    ],
+)
+def test_credentials_are_found(text: str) -> None:
+    """Wherever a web address may hold them."""
+    assert holds_credentials(text)
 
 
 def test_an_sqlite_file_means_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from chronotune.config.base import Breach, RulesError, refuse
+from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import dump_recipe, load_recipe, load_space
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace, extremes
@@ -135,3 +137,24 @@ def test_refuse_collects() -> None:
     with pytest.raises(RulesError) as caught:
         refuse([Breach(("a",), "is wrong", "Mend it"), Breach(("b", "c"), "too", "Mend it")])
     assert str(caught.value) == "a is wrong; b.c too"
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("environment.pip.1", {"pip": ["peft", "--extra-index-url https://me:hunter2@host/simple"]}),
+        ("environment.image", {"wheel": False, "image": "https://me:hunter2@host/image"}),
+        ("environment.variables.STORE", {"variables": {"STORE": "postgresql://me:hun/hunter2@host/x"}}),
+        ("environment.variables.MY_TOKEN", {"variables": {"MY_TOKEN": "hunter2"}}),
+    ],
+)
+def test_a_job_is_given_no_secret(key: str, given: dict[str, Any]) -> None:
+    """Its page on the dashboard would show it; what stands for a variable of the node is none."""
+    job = {"name": "far", "kind": "existing", "address": "http://head:8265", "sweeps": "/mnt/sweeps"}
+    with pytest.raises(ValidationError, match=rf"{key} (must hold no credentials|sounds like a secret)") as refusal:
+        ClusterProfile.model_validate({**job, "environment": given})
+    assert "hunter2" not in str([error["msg"] for error in refusal.value.errors()])
+    with pytest.raises(ValidationError, match="address must hold no user"):
+        ClusterProfile.model_validate({**job, "address": "http://me:hun/hunter2@head:8265"})
+    allowed = {"pip": ["mine @ git+https://${GIT}@host/mine@v1"], "variables": {"STORE": "postgresql://me:${P}@host/x"}}
+    assert ClusterProfile.model_validate({**job, "environment": allowed}).environment.pip == allowed["pip"]

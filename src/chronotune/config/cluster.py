@@ -10,9 +10,10 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from chronotune.config.base import Breach, Declaration, Name, refuse
+from chronotune.config.secrets import SECRETIVE, holds_credentials, holds_password, masked, query_keys
 
-_SECRETIVE = re.compile(r"token|passw|secret|credential|(api|access|private)_?key", re.IGNORECASE)
-"""Names of variables that promise a secret: what a job is given, its page on the dashboard shows."""
+_PLACE_KEYS = ("endpoint_override", "scheme", "region")
+"""What the query of an object store's address may say."""
 
 
 class Environment(Declaration):
@@ -93,24 +94,24 @@ def _breaches(profile: ClusterProfile) -> Iterator[Breach]:
 
 
 def _address_breaches(profile: ClusterProfile) -> Iterator[Breach]:
-    key, address = ("address",), profile.address
-    is_url = (address or "").startswith(("http://", "https://"))
-    if profile.kind == "local" and address is not None:
-        yield Breach(key, f"has no meaning when kind is local, but is {address}", "Remove it, or set kind: existing")
+    key, address = ("address",), profile.address or ""
+    is_url, shown = address.startswith(("http://", "https://")), masked(address)
+    if profile.kind == "local" and profile.address is not None:
+        yield Breach(key, f"has no meaning when kind is local, but is {shown}", "Remove it, or set kind: existing")
     elif profile.kind == "existing" and not is_url:
-        found = "is missing" if address is None else f"is {address}"
+        found = "is missing" if profile.address is None else f"is {shown}"
         yield Breach(
             key,
             f"must be the cluster's dashboard when kind is existing, but {found}",
             "Write address: http://HOST:8265, or kind: here on a node of the cluster",
         )
-    elif profile.kind == "here" and "://" in (address or ""):  # Tune would run, and write the study, on the head
+    elif profile.kind == "here" and "://" in address:  # Tune would run, and write the study, on the head
         yield Breach(
             key,
-            f"must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is {address}",
+            f"must be auto or HOST:6379, as Ray's client cannot drive a sweep, but is {shown}",
             "Remove it and run chronotune on a node of the cluster, or set kind: existing",
         )
-    if re.search(r"://[^/]*@", address or ""):
+    if "@" in address or holds_credentials(address):
         yield Breach(key, "must hold no user and no password", "Put the cluster's token into RAY_AUTH_TOKEN")
 
 
@@ -130,9 +131,19 @@ def _environment_breaches(environment: Environment) -> Iterator[Breach]:
     if environment.image and (environment.wheel or environment.pip):
         rule = "holds everything, so that nothing can be installed into it, but wheel or pip ask for that"
         yield Breach(("environment", "image"), rule, "Set wheel: false and leave pip out, or leave image out")
-    for name in filter(_SECRETIVE.search, environment.variables):
-        rule = "sounds like a secret, but the dashboard shows what a job is given"
-        yield Breach(("environment", "variables", name), rule, "Set it on the cluster's nodes when they are started")
+    on_nodes = "Set it on the cluster's nodes when they are started"
+    for name, value in environment.variables.items():
+        if SECRETIVE.search(name):
+            rule = "sounds like a secret, but the dashboard shows what a job is given"
+            yield Breach(("environment", "variables", name), rule, on_nodes)
+        elif "://" in value and (holds_password(value) or holds_credentials(value)):
+            rule = "must hold no credentials, as the dashboard shows what a job is given, but does"
+            yield Breach(("environment", "variables", name), rule, on_nodes)
+    given = [(("environment", "pip", index), text) for index, text in enumerate(environment.pip)]
+    for key, text in [*given, (("environment", "image"), environment.image or "")]:
+        if holds_credentials(text):
+            rule = "must hold no credentials, as the dashboard shows what a job is given, but does"
+            yield Breach(key, rule, "Write ${VARIABLE} in their place and set it on each node, or log in there")
 
 
 def _place_breaches(place: str) -> Iterator[Breach]:
@@ -140,6 +151,9 @@ def _place_breaches(place: str) -> Iterator[Breach]:
     if mark and scheme != "s3":
         rule = f"must be a path or an address that begins with s3://, but is of {scheme}://"
         yield Breach(("checkpoints",), rule, "Most object stores have an S3 endpoint: ?endpoint_override=HOST:PORT")
-    elif mark and "@" in rest.partition("/")[0]:  # not shown: it would be in logs and studies
+    elif mark and re.match(r"[^/]*@|.*:.*@", rest):  # not shown: it would be in logs and studies
         rule = "must hold no credentials, but has some before the @"
         yield Breach(("checkpoints",), rule, "Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on each node")
+    elif mark and (unknown := [key for key in query_keys(place) if key not in _PLACE_KEYS]):
+        rule = f"may say {', '.join(_PLACE_KEYS)} after the ?, but says {', '.join(unknown)}"
+        yield Breach(("checkpoints",), rule, "Remove that; credentials come from each node's environment")

@@ -6,14 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 
 from chronotune.config.base import Breach
+from chronotune.config.secrets import VARIABLE, holds_password, masked
 from chronotune.errors import Fault, InputError
 
 SQLITE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]+)(\?.*)?")
 POSTGRESQL = re.compile(r"postgresql(\+\w+)?://")
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)\}")
 
 
 def bad_storage(url: str | None) -> Iterator[Breach]:
@@ -24,19 +24,10 @@ def bad_storage(url: str | None) -> Iterator[Breach]:
         rule = f"must be a database's address, but is {masked(url)!r}"
         remedy = "Write sqlite:///FILE.db or postgresql+psycopg://USER@HOST/NAME, or null for study.journal"
         yield Breach(("storage",), rule, remedy)
-    elif _literal_password(url):
+    elif holds_password(url):
         rule = "must not hold a password, which would stay in recipe.yaml and in MLflow, but does"
         remedy = "Write ${VARIABLE} in its place, or leave it out and set PGPASSWORD or PGPASSFILE"
         yield Breach(("storage",), rule, remedy)
-
-
-def _literal_password(url: str) -> bool:
-    try:
-        parts = urlsplit(_VARIABLE.sub("", url))
-        secrets = [value for key, value in parse_qsl(parts.query) if "password" in key.lower()]
-        return bool(parts.password or any(secrets))
-    except ValueError:  # e.g. an odd bracket: nothing is said of it, so it is taken to hide something
-        return True
 
 
 def expanded(url: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -45,22 +36,17 @@ def expanded(url: str, environment: Mapping[str, str] = os.environ) -> str:
     Raises:
         InputError: A variable is not set.
     """
-    missing = [name for name in _VARIABLE.findall(url) if name not in environment]
+    missing = [name for name in VARIABLE.findall(url) if name not in environment]
     if missing:
         rule = f"names the variable {missing[0]}, which is not set"
         raise InputError([Fault("environment", "storage", rule, f"Set it: export {missing[0]}=...")])
-    return _VARIABLE.sub(lambda found: quote(environment[found["name"]], safe=""), url)
-
-
-def masked(url: str) -> str:
-    """An address without its user, password and query."""
-    return re.sub(r"\?.*", "?***", re.sub(r"(?<=://)[^/]*@", "***@", url))
+    return VARIABLE.sub(lambda found: quote(environment[found["name"]], safe=""), url)
 
 
 def absolute(url: str | None) -> str | None:
     """The address, with the path of an SQLite file made absolute."""
     found = SQLITE.fullmatch(url) if url else None
-    if not url or not found or _VARIABLE.match(found["path"]):
+    if not url or not found or VARIABLE.match(found["path"]):
         return url
     return f"{url[: found.start('path')]}{Path(found['path']).absolute()}{url[found.end('path') :]}"
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from chronotune.config.recipe import Tracking
+from chronotune.config.secrets import masked
 from chronotune.errors import Fault, InputError
+
+__all__ = ["database", "masked", "resolve_uri"]
 
 _SERVERS = {"http", "https", "postgresql", "mysql", "mssql", "databricks"}
 _SQLITE = re.compile(r"(?P<scheme>sqlite(\+\w+)?):///(?P<path>[^?]+)(?P<query>\?.*)?")
@@ -38,11 +41,6 @@ def database(uri: str) -> Path | None:
     """The file of an SQLite address as `resolve_uri` gives it; None for any other address."""
     found = _SQLITE.fullmatch(uri)
     return Path(found["path"]) if found else None
-
-
-def masked(uri: str) -> str:
-    """An address without its user, password and query."""
-    return re.sub(r"\?.*", "?***", re.sub(r"(?<=://)[^/]*@", "***@", uri))
 
 
 def _is_served(uri: str) -> bool:
