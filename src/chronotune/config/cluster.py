@@ -65,7 +65,7 @@ class ClusterProfile(Declaration):
     survives: Literal["driver", "head"] = Field(
         "driver",
         description="What a sweep's record must outlive: its driver; or also the disk of the cluster's head, so that "
-        "the study must be in a database or on a network's file system.",
+        "the sweep's folder must be on a network's file system, and checkpoints and study there or further off.",
     )
     environment: Environment = Field(Environment(), description="What a job brings along; for kind existing.")
     checkpoints: str | None = Field(
