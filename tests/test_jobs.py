@@ -215,6 +215,35 @@ def test_a_log_is_followed_across_a_broken_connection(server: Server) -> None:
     assert ended.status == "SUCCEEDED"
 
 
+def test_connections_may_break_off_hours_apart(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience begins anew whenever something came; with a cluster that is gone it ends."""
+    hours = iter(range(0, 36_000_000, 3600))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(hours)))
+    server.breaks, server.statuses = 3, ["SUCCEEDED"]
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    assert jobs.follow(job, lambda _: None).status == "SUCCEEDED"
+    server.breaks, server.log = 9, [""]
+    with pytest.raises(ChronotuneError, match="WebSocket connection closed"):
+        jobs.follow(job, lambda _: None)
+
+
+def test_the_cluster_is_not_blamed_for_what_fails_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that goes away, as `head` does, and a disk that is full."""
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+
+    def gone(_: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(BrokenPipeError):
+        jobs.follow(job, gone)
+    monkeypatch.setattr(wheel, "build", full)
+    with pytest.raises(ChronotuneError, match=r"a job is gathered in \S+ and noted in sweeps/.jobs, but: .*No space"):
+        jobs.submit(_recipe(), "/mnt/sweeps/other")
+
+
 @pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 2), ("STOPPED", 130)])
 def test_the_exit_code_is_the_drivers(server: Server, status: str, code: int) -> None:
     """Through the command line, with the log on the way."""
