@@ -220,6 +220,20 @@ def test_auto_shares_a_gpu_by_predicted_memory(wanted: Any, gb: int | None, have
     assert with_gpu_share(profile, gb, have).gpus_per_trial == share
 
 
+def test_a_containers_limit_is_its_memory(tmp_path: Path) -> None:
+    """Of either generation of control groups; `max` and a limit above the machine are none."""
+    machine = probe._memory(tmp_path)
+    for name, text, memory in (
+        ("memory.max", "max\n", machine),
+        ("memory/memory.limit_in_bytes", f"{2**62}\n", machine),
+        ("memory/memory.limit_in_bytes", "3000000\n", 3_000_000),
+        ("memory.max", "2000000\n", 2_000_000),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        assert probe._memory(tmp_path) == memory
+
+
 def test_a_lost_node_is_not_waited_for_without_end() -> None:
     """The whole of preflight takes less than half a minute, where nothing is installed first."""
     assert checks.ANSWER_SECONDS < 30

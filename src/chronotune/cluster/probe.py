@@ -137,10 +137,23 @@ def _why_not_loadable(model: str) -> str:
     return ""
 
 
-def _memory() -> int:
+def _memory(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The machine's, capped by its container's limit (cgroup v2 or v1); 0 where it is unknown."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not POSIX
+        return 0
+    return min([machine, *filter(None, map(_limit, (control_groups / name for name in _LIMITS)))])
+
+
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+
+
+def _limit(file: Path) -> int:
+    """Bytes; 0 without a limit."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
         return 0
 
 
