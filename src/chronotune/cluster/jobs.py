@@ -110,6 +110,7 @@ def go_on(job: Job, trials: int = 0, minutes: float = 0) -> Job:
 def _start(job: Job, order: Order, files: Path | None, profile: ClusterProfile) -> Job:
     job = replace(job, id=f"{job.name}-{uuid.uuid4().hex[:6]}")
     told = {"recipe": job.recipe, "sweep": job.name, "directory": job.directory, "chronotune": __version__}
+    told["environment"] = profile.environment.model_dump_json()
     with _draft() as place:
         given = environment(profile, order, files, place)
         with _talking(job.address) as client:
@@ -174,7 +175,7 @@ def environment(profile: ClusterProfile, order: Order, files: Path | None, place
 
 
 def find(target: str, address: str | None = None) -> Job:
-    """The job of a sweep, by its name or folder.
+    """The job of a sweep, by its name or folder; one that is found on a cluster is remembered here.
 
     Args:
         target: The name, or a path that ends in it.
@@ -198,13 +199,21 @@ def find(target: str, address: str | None = None) -> Job:
         jobs = [job for job in client.list_jobs() if (job.metadata or {}).get("sweep") == name]
     if not jobs:
         raise InputError(f"{name}: the cluster at {address} has no job of this sweep. Check the name and the cluster")
-    newest = max(jobs, key=lambda job: job.start_time or 0)
+    job = _found(name, max(jobs, key=lambda job: job.start_time or 0), address)
+    with suppress(OSError):  # it is found all the same
+        _remember(job)
+    return job
+
+
+def _found(name: str, newest: Any, address: str) -> Job:
+    """What a job's metadata tell of it, enough to resume its sweep."""
     told = newest.metadata
     profile = {
         "name": "existing",
         "kind": "existing",
         "address": address,
         "sweeps": str(Path(told["directory"]).parent),
+        "environment": json.loads(told.get("environment", "{}")),
     }
     return Job(name, told["directory"], told["recipe"], profile, newest.submission_id, address)
 
