@@ -21,22 +21,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 from command import carry_out
 from ray import tune
 
 from chronotune import search, tuner
-from chronotune.cluster import connected
+from chronotune.cluster import connected, slots
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError
+from chronotune.gauges import Gauges
 from chronotune.lease import Lease
+from chronotune.noise import LOSSES, packed
 from chronotune.progress import watcher
 from chronotune.study import Study
 from chronotune.tracking import Mirror
@@ -56,6 +59,7 @@ class Instant(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         """Remember what to report."""
         assert assignment is not None
         self._rungs, self._config, self._next = assignment.recipe.rungs, config, 0
+        self._origins = assignment.recipe.split.validation_origins
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another configuration."""
@@ -70,6 +74,7 @@ class Instant(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         self._next += 1
         score = 1 + self._config["hyperparameters"]["learning_rate"] + self._config["number"] % 7 / 100 + 10 / rung
         attributes = {"seconds": 0.01, "steps": rung, "device": "cpu", "splits": [], "host": "here", "checkpoint": "0"}
+        attributes[LOSSES] = packed(np.full(self._origins, score))
         return {
             search.BUDGET: rung,
             search.OBJECTIVE: score,
@@ -159,7 +164,7 @@ def sweep(directory: Path, recipe: Recipe, times: Times) -> None:
         (directory / "recipe.yaml").write_text(dump_recipe(recipe))
         study = Study.create(directory, directory.name, attributes_of(recipe))
         with Mirror(directory, recipe.tracking) as mirror, timed(times):
-            drive(study, Assignment(recipe, data, directory))
+            drive(study, Assignment(recipe, data, directory), lambda: mirror.report.results)
             mirror.flush(timeout=600)
         study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -174,13 +179,20 @@ def attributes_of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def drive(study: Study, assignment: Assignment) -> None:
-    """The search with instant trials, and with progress in lines that nobody reads."""
+def drive(study: Study, assignment: Assignment, mirrored: Callable[[], int | None]) -> None:
+    """The search with instant trials, with progress in lines that nobody reads and gauges that nobody fetches."""
     from rich.console import Console
 
     with Path(os.devnull).open("w") as nowhere, patch.object(tuner, "FineTuneTrial", Instant):
-        lines = watcher(Console(file=nowhere))
-        tuner.run_tuner(study, assignment, lambda: lines.update(study.read()))
+        lines, fit = watcher(Console(file=nowhere)), partial(slots, assignment.recipe.cluster)
+        gauges = Gauges(assignment.directory.name, study.read(), fit, mirrored)
+
+        def recorded() -> None:
+            reading = study.read()
+            lines.update(reading)
+            gauges.update(reading)
+
+        tuner.run_tuner(study, assignment, recorded)
 
 
 @contextmanager
@@ -261,7 +273,7 @@ def resume(directory: Path) -> None:
     with Lease(directory), connected(recipe.cluster):
         study = Study.reopen(directory)
         study.note("trials", len(study.trials) + 1)
-        drive(study, Assignment(recipe, data, directory))
+        drive(study, Assignment(recipe, data, directory), lambda: None)
         print(json.dumps({"trials": len(study.trials)}))
 
 

@@ -46,13 +46,15 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         ]
         monkeypatch.setattr(ray, "nodes", lambda: alive)
 
-        def ask(names: list[str], file: str | None, _: str) -> dict[str, Any]:
-            seen.append(file or "")
+        def ask(names: list[str], probes: dict[str, tuple[str, str]], _: str) -> dict[str, Any]:
+            seen.extend(place for place, _ in probes.values())
             reports = {}
             for name, change in zip(names, changes, strict=True):
-                sound = probe.look(file, checks._PACKAGES, None, gpus=False)
-                versions = {**sound["versions"], **change.get("versions", {})}
-                reports[name] = change if "error" in change else {**sound, **change, "versions": versions}
+                sound = probe.look(probes, checks._PACKAGES, None, gpus=False)
+                for what, differs in change.get("places", {}).items():
+                    sound["places"][what] |= differs
+                kept = {"places": sound["places"], "versions": {**sound["versions"], **change.get("versions", {})}}
+                reports[name] = change if "error" in change else {**sound, **change, **kept}
             return reports
 
         monkeypatch.setattr(checks, "_ask", ask)
@@ -63,23 +65,43 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 
 def test_sound_nodes_pass_and_nothing_stays_behind(others: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Probes are written on one node and read on another, both ways, beside a folder that does not exist yet."""
+    """Probes are written on one node and read on another, both ways, beside folders that do not exist yet."""
     seen = others({}, {})
     assert preflight(_recipe(), tmp_path / "sweeps" / "new") == _recipe()
-    [probed] = seen
-    assert Path(probed).parent == tmp_path
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "fast").mkdir()
+    elsewhere = _recipe(checkpoints=str(tmp_path / "fast" / "new"))
+    assert preflight(elsewhere, tmp_path / "sweeps" / "new") == elsewhere
+    assert seen == [str(tmp_path), str(tmp_path), str(tmp_path / "fast")]
+    assert [path.name for path in tmp_path.rglob("*")] == ["fast"]
+
+
+def test_checkpoints_that_one_node_does_not_reach_are_told_of(
+    others: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first trial is at its first rung; where all nodes are one, it must reach them too."""
+    recipe = _recipe(checkpoints=str(tmp_path / "fast"))
+    others({"places": {"cluster.checkpoints": {"unread": "ACCESS_DENIED", "written": ""}}})
+    with pytest.raises(InputError, match=r"n1 must be able to read .* cluster.checkpoints elsewhere, but: ACCESS_DENI"):
+        preflight(recipe, tmp_path / "new")
+    others()
+    preflight(recipe, tmp_path / "new")
+    monkeypatch.setattr(probe, "write", lambda _: ("", "Read-only file system"))
+    with pytest.raises(
+        InputError, match=r"cluster.checkpoints needs \S+ to be writable, but it is not: Read-only file"
+    ):
+        preflight(recipe, tmp_path / "new")
 
 
 def test_all_that_is_wrong_is_said_at_once(
     others: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with the node and what to do."""
-    elsewhere = {"unread": "No such file or directory", "written": ""}
+    elsewhere = {"places": {"the sweep's folder": {"unread": "No such file or directory", "written": ""}}}
+    unwritable = {"the sweep's folder": {"unwritten": "Read-only file system", "written": ""}}
     others(
         {"versions": {"torch": "2.1.0+cu118", "peft": None, "python": "3.9.1"}},
         elsewhere,
-        {"unwritten": "Read-only file system", "model": "amazon/chronos-2 is neither in the cache nor can it be had"},
+        {"places": unwritable, "model": "amazon/chronos-2 is neither in the cache nor can it be had"},
         {"error": "nothing came within 25 seconds"},
         {"versions": {"chronotune": None}},
     )
@@ -97,7 +119,7 @@ def test_all_that_is_wrong_is_said_at_once(
         "node n4 must answer, but nothing came within 25 seconds",
         "node n5 must have chronotune",
         "submit from outside (kind: existing sends it)",
-        "survives: head needs the study off this machine's disk",
+        f"survives: head needs {tmp_path / 'new'} off this machine's disk",
     ):
         assert told in text
     assert len(caught.value.faults) == 10, text
@@ -108,16 +130,16 @@ def test_a_file_that_only_its_writer_sees_is_told_of(
 ) -> None:
     """A path that exists on every node, and is another disk on each."""
     removed: list[str] = []
-    monkeypatch.setattr(checks, "_remove_there", lambda node, _: removed.append(node))
-    others({"written": str(tmp_path / "only" / "there")})
-    with pytest.raises(InputError, match="its file is not seen from the driver's node: No such file"):
+    monkeypatch.setattr(checks, "_remove_there", lambda node, *_: removed.append(node))
+    others({"places": {"the sweep's folder": {"written": "only-there"}}})
+    with pytest.raises(InputError, match="the driver's node does not see it: No such file"):
         preflight(_recipe(), tmp_path / "new")
     assert removed == ["n1"]
 
 
 def test_builds_for_other_devices_are_the_same_version(others: Callable[..., list[str]]) -> None:
     """A head without a GPU has another build of torch than its nodes."""
-    own = probe.look(None, checks._PACKAGES, None, gpus=False)["versions"]["torch"]
+    own = probe.look({}, checks._PACKAGES, None, gpus=False)["versions"]["torch"]
     others({"versions": {"torch": f"{own.partition('+')[0]}+cu126"}})
     preflight(_recipe())
 
@@ -132,18 +154,22 @@ def test_a_trial_that_cannot_fit_a_node_is_refused(others: Callable[..., list[st
 
 
 def test_the_record_outlives_the_head_on_a_networks_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The longest mount point decides."""
+    """The longest mount point decides; a study in a database is found by the folder's files."""
     mounts = [("/", "ext4"), (str(tmp_path), "nfs4"), (str(tmp_path / "scratch"), "xfs")]
     parts = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounts]
     monkeypatch.setattr(checks.psutil, "disk_partitions", lambda **_: parts)  # type: ignore[attr-defined]
     recipe = _recipe(survives="head")
     assert not checks._survival(recipe, tmp_path / "new", "far")
     [fault] = checks._survival(recipe, tmp_path / "scratch" / "new", "far")
-    assert "is on a file system 'xfs'" in str(fault)
+    assert "its file system is 'xfs'" in str(fault)
     assert not checks._survival(_recipe(), Path("/new"), "far")
     served = recipe.model_copy(update={"storage": "postgresql+psycopg://database/sweeps"})
-    assert not checks._survival(served, tmp_path / "scratch" / "new", "far")
-    assert checks._survival(recipe.model_copy(update={"storage": "sqlite:///a.db"}), tmp_path / "scratch", "far")
+    assert checks._survival(served, tmp_path / "scratch" / "new", "far")
+    assert not checks._survival(served, tmp_path / "new", "far")
+    [fault] = checks._survival(recipe.model_copy(update={"storage": "sqlite:////a.db"}), tmp_path / "new", "far")
+    assert "survives: head needs /a.db off this machine's disk" in str(fault)
+    for place, faults in {"s3://bucket/sweeps": 0, str(tmp_path / "scratch"): 1, str(tmp_path / "fast"): 0}.items():
+        assert len(checks._survival(_recipe(survives="head", checkpoints=place), tmp_path / "new", "far")) == faults
 
 
 def test_a_silent_tracking_server_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
@@ -192,6 +218,20 @@ def test_auto_shares_a_gpu_by_predicted_memory(wanted: Any, gb: int | None, have
     """As many trials as its memory holds; where the profile says a number, that stays."""
     profile = ClusterProfile(name="mine", gpus_per_trial=wanted)
     assert with_gpu_share(profile, gb, have).gpus_per_trial == share
+
+
+def test_a_containers_limit_is_its_memory(tmp_path: Path) -> None:
+    """Of either generation of control groups; `max` and a limit above the machine are none."""
+    machine = probe._memory(tmp_path)
+    for name, text, memory in (
+        ("memory.max", "max\n", machine),
+        ("memory/memory.limit_in_bytes", f"{2**62}\n", machine),
+        ("memory/memory.limit_in_bytes", "3000000\n", 3_000_000),
+        ("memory.max", "2000000\n", 2_000_000),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        assert probe._memory(tmp_path) == memory
 
 
 def test_a_lost_node_is_not_waited_for_without_end() -> None:

@@ -179,7 +179,8 @@ with connected(ClusterProfile(name="here")):
     hidden = ray.get(ray.remote(num_cpus=1, num_gpus=0)(seen).remote())
     shown = ray.get(ray.remote(num_cpus=1, num_gpus=1)(seen).remote())
     here = ray.get_runtime_context().get_node_id()
-    unread = [_ask([here], file, "{}")[here]["unread"] for file in (__file__, "/nowhere")]
+    probes = {"one": os.path.split(__file__), "other": ("/", "nowhere")}
+    unread = [told["unread"] for told in _ask([here], probes, "{}")[here]["places"].values()]
     print([hidden, shown, unread])
 """
 

@@ -68,6 +68,7 @@ class Server:  # its methods are those of Ray's client
     def list_jobs(self) -> list[Any]:
         """Two of one sweep, and somebody else's."""
         told = {"sweep": "there", "recipe": "smoke", "directory": "/mnt/sweeps/there"}
+        told["environment"] = '{"wheel": false, "pip": ["peft"]}'
         old, new = (SimpleNamespace(metadata=told, submission_id=name, start_time=n) for n, name in enumerate("ab"))
         return [new, old, SimpleNamespace(metadata=None, submission_id="c", start_time=9)]
 
@@ -95,6 +96,7 @@ def test_a_sweep_becomes_a_job(server: Server) -> None:
     """With its files, its wheel, its metadata, a gentle end, and the recipe as a node of the cluster runs it."""
     job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
     [asked] = server.submitted
+    assert json.loads(asked["metadata"].pop("environment"))["wheel"] is True
     assert asked["metadata"] | {"chronotune": ""} == {
         "recipe": "smoke",
         "sweep": "mine",
@@ -168,9 +170,19 @@ def test_what_cannot_be_sent_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         pack(_recipe("tracking.uri=https://me:secret@mlflow.example"), "/mnt/sweeps/a", tmp_path / "a")
     with pytest.raises(InputError, match="a job in a container image brings no files along"):
         pack(_recipe(environment={"image": "me/chronotune:1", "wheel": False}), "/mnt/sweeps/a", tmp_path / "a")
-    monkeypatch.setattr(parcel, "LARGEST", 1000)
-    with pytest.raises(InputError, match="model: files that a job brings along may have"):
-        pack(_recipe(), "/mnt/sweeps/a", tmp_path / "a")
+    for setting in (f"storage=sqlite:///{tmp_path}/study.db", f"search.warm_start=['{tmp_path}', '/nowhere']"):
+        with pytest.raises(InputError, match=rf"must be of the cluster, but {tmp_path} is a folder of this machine"):
+            pack(_recipe(setting), "/mnt/sweeps/a", tmp_path / "a")
+        pack(_recipe(setting), f"{tmp_path}/a", tmp_path / setting[:6])  # the same storage is mounted here
+    data = tmp_path / "load.csv"
+    data.write_text("time,load\n" * 100)
+    both = _recipe("data.source=file", f"data.path={data}")
+    together = parcel._size(Path(both.model.weights)) + parcel._size(data)
+    monkeypatch.setattr(parcel, "LARGEST", together - 1)
+    with pytest.raises(InputError, match=r"model: files that a job brings along may have \d+ MiB together, but"):
+        pack(both, "/mnt/sweeps/a", tmp_path / "b")
+    monkeypatch.setattr(parcel, "LARGEST", together)
+    pack(both, "/mnt/sweeps/a", tmp_path / "c")
 
 
 def test_mlflow_of_the_folder_is_beside_the_sweeps(tmp_path: Path) -> None:
@@ -215,6 +227,35 @@ def test_a_log_is_followed_across_a_broken_connection(server: Server) -> None:
     assert ended.status == "SUCCEEDED"
 
 
+def test_connections_may_break_off_hours_apart(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience begins anew whenever something came; with a cluster that is gone it ends."""
+    hours = iter(range(0, 36_000_000, 3600))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(hours)))
+    server.breaks, server.statuses = 3, ["SUCCEEDED"]
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    assert jobs.follow(job, lambda _: None).status == "SUCCEEDED"
+    server.breaks, server.log = 9, [""]
+    with pytest.raises(ChronotuneError, match="WebSocket connection closed"):
+        jobs.follow(job, lambda _: None)
+
+
+def test_the_cluster_is_not_blamed_for_what_fails_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that goes away, as `head` does, and a disk that is full."""
+    job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+
+    def gone(_: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(BrokenPipeError):
+        jobs.follow(job, gone)
+    monkeypatch.setattr(wheel, "build", full)
+    with pytest.raises(ChronotuneError, match=r"a job is gathered in \S+ and noted in sweeps/.jobs, but: .*No space"):
+        jobs.submit(_recipe(), "/mnt/sweeps/other")
+
+
 @pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 2), ("STOPPED", 130)])
 def test_the_exit_code_is_the_drivers(server: Server, status: str, code: int) -> None:
     """Through the command line, with the log on the way."""
@@ -243,10 +284,17 @@ def test_status_stop_and_resume_find_it_again(server: Server) -> None:
 
 
 def test_another_machine_finds_it_on_the_cluster(server: Server) -> None:
-    """The newest of its jobs; without an address there is nothing to ask."""
-    assert jobs.find("there", ADDRESS).id == "b"
+    """The newest of its jobs; without an address there is nothing to ask. What was found is resumed from here too."""
     with pytest.raises(InputError, match="Say on which cluster it runs"):
         jobs.find("there")
+    assert jobs.find("there", ADDRESS).id == "b"
+    assert jobs.find("there").id == "b"
+    server.statuses = ["STOPPED"]
+    CliRunner().invoke(cli.app, ["resume", "there"])
+    [asked] = server.submitted
+    assert asked["metadata"]["directory"] == "/mnt/sweeps/there"
+    assert asked["runtime_env"]["pip"] == ["peft"]
+    assert "py_modules" not in asked["runtime_env"]
     with pytest.raises(InputError, match="no job of this sweep"):
         jobs.find("elsewhere", ADDRESS)
 

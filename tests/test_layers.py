@@ -44,6 +44,7 @@ SIDEWAYS = {
     ("finetune", "device"),
     ("finetune", "pretrained"),
     ("pretrained", "checkpoint"),
+    ("cluster", "stores"),  # whether a node reaches the checkpoints
     ("cluster", "pretrained"),  # what is sent, and whether a node can load it
     ("forecaster", "pretrained"),
     ("members", "forecaster"),  # a blend is several models

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from chronotune.noise import LOSSES, unpacked
 from chronotune.search import BUDGET, ZERO_SHOT, StudySearcher
-from chronotune.study import Result
-from chronotune.trial import result_of
+from chronotune.study import Result, Study
+from chronotune.trial import Assignment, result_of
 from chronotune.tuner import _Recorder
 from search_parts import FakeTune
 from sweep_parts import new_study, small_recipe
@@ -45,6 +47,7 @@ def test_instant_trials_report_what_real_ones_do(scale: ModuleType) -> None:
         assert {step["number"] for step in steps} == {number}
         results = [Result(**result_of(step)) for step in steps]
         assert len(results[0].metrics) == 9
+        assert len(unpacked(results[0].attributes[LOSSES])) == small_recipe().split.validation_origins
         assert results[0].objective > results[2].objective
 
 
@@ -73,6 +76,20 @@ def test_results_are_counted_and_timed(scale: ModuleType, tmp_path: Path, monkey
     assert times.recorded == 4
     assert 15 <= times.ms_per_result < 200
     assert len(times.memory) == 2
+
+
+def test_gauges_are_set_as_in_a_sweep(scale: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every record, as progress is shown: what they cost is the driver's too."""
+    seen: list[Any] = []
+
+    def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None]) -> None:
+        on_record()
+
+    monkeypatch.setattr(scale.tuner, "run_tuner", run_tuner)
+    monkeypatch.setattr(scale, "Gauges", lambda *_: SimpleNamespace(update=seen.append))
+    data: Any = None
+    scale.drive(new_study(tmp_path), Assignment(small_recipe(), data, tmp_path), lambda: 0)
+    assert [reading.trials for reading in seen] == [()]
 
 
 def test_the_last_asks_count(scale: ModuleType) -> None:

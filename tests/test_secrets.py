@@ -93,6 +93,20 @@ def test_secrets_come_from_variables_and_the_files_they_name(tmp_path: Path) -> 
     assert secrets == {"f" * 64, "0123456789", "abcdefghij", "long enough"}
 
 
+def test_passwords_of_postgresql_are_looked_for(tmp_path: Path) -> None:
+    """Its own files hold five fields a line; the last is the password, which may hold what parts them."""
+    (tmp_path / ".pgpass").write_text("db:5432:*:me:first password\n")
+    (tmp_path / "passes").write_text("# comment\ndb\\:1:5432:*:me:a\\:b\\\\c:d=ef\n")
+    found = secrets_of({"PGPASSFILE": str(tmp_path / "passes"), "PGPASSWORD": "another one"}, tmp_path)
+    assert set(found.values()) == {"first password", "a:b\\c:d=ef", "another one"}
+
+
+def test_a_long_secret_is_no_path(tmp_path: Path) -> None:
+    """A file's name has at most 255 bytes."""
+    (tmp_path / "log").write_text("x" * 5000)
+    assert secrets_of({"A_TOKEN": "x" * 5000, "A_TOKEN_FILE": "y" * 5000}) == {"A_TOKEN": "x" * 5000}
+
+
 def test_arguments_of_processes_are_read(tmp_path: Path) -> None:
     """As every user of the machine can."""
     (tmp_path / "123").mkdir()

@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from chronotune import checkpoint, stores
 from chronotune.checkpoint import META, STATE, WEIGHTS
+from chronotune.cluster import probe
 from chronotune.config.cluster import ClusterProfile
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, StorageError
@@ -270,6 +271,22 @@ def test_a_server_that_refuses_is_named(server: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address, rights") as caught:
         _save(bucket, "0001/8")
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_preflight_writes_and_reads_a_bucket(server: str) -> None:
+    """As one node and another would; nothing stays, and what is refused has its reason."""
+    place = _place(server, "probed")
+    name, why = probe.write(place)
+    assert (why, probe.why_unreadable(place, name)) == ("", "")
+    told = probe.look({"it": (place, name)}, [], None, gpus=False)["places"]["it"]
+    assert (told["unread"], told["unwritten"], probe.why_unreadable(place, told["written"])) == ("", "", "")
+    for each in (name, told["written"]):
+        probe.remove(place, each)
+    assert Bucket(place).children("") == []
+    assert probe.why_unreadable(place, name) == "No such file or directory"
+    name, why = probe.write(f"s3://nobody-s-bucket/x?endpoint_override={server}&scheme=http")
+    assert not name
+    assert "must be " in why
 
 
 def test_the_endpoint_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

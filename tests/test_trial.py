@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import re
 import shutil
 import weakref
@@ -359,8 +358,8 @@ def test_only_the_wanted_repeats_keep_their_checkpoints(worker: Worker, tmp_path
 
 
 def test_neighbours_share_the_machine(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as cores allow, or the profile; a worker that is alone has all of it."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    """As many as the cores allow that may be used, or the profile; a worker that is alone has all of it."""
+    monkeypatch.setattr("chronotune.trial.usable_cpus", lambda: 8)
 
     def neighbours(**profile: int) -> int:
         changed = worker.assignment.recipe.cluster.model_copy(update=profile)

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
-from chronotune.errors import StorageError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.finalists import plan
 from chronotune.repeats import FinalistSearcher
 from chronotune.search import LAST, StudySearcher, scheduler, was_stopped
 from chronotune.trial import Assignment
-from chronotune.tuner import SPENT, _Recorder, halting_when_unwritable
+from chronotune.tuner import SPENT, RemoteWorker, _Recorder, halting_when_unwritable
 from sweep_parts import ask, new_study, result, small_recipe
 
 
@@ -87,3 +88,44 @@ def test_a_study_that_cannot_be_written_halts_with_what_to_do(tmp_path: Path) ->
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError), halting_when_unwritable(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file")
+
+
+class _Lost:
+    """Ray with one node, where the first so many workers die when they are asked; `begun` counts them."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths, self.begun = deaths, 0
+
+    def nodes(self) -> list[Any]:
+        """A node without GPUs."""
+        return [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 1}}]
+
+    def remote(self, **_: Any) -> Any:
+        """A class whose instances answer with their number."""
+        self.begun += 1
+        method = SimpleNamespace(remote=lambda *_: self.begun)
+        return lambda _: SimpleNamespace(remote=lambda *_: SimpleNamespace(export=method, predict=method))
+
+    def get(self, reference: int) -> int:
+        """An answer, or the death of who should give it."""
+        if reference <= self.deaths:
+            raise ray.exceptions.ActorDiedError
+        return reference
+
+
+def test_the_winners_worker_may_be_lost_with_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another takes over; when that is lost too, the sweep says how it goes on."""
+    preset: Any = None
+    for deaths, begun in {0: 1, 1: 2, 2: 2}.items():
+        fake = _Lost(deaths)
+        monkeypatch.setattr("chronotune.tuner.ray", fake)
+        monkeypatch.setattr(ray, "nodes", fake.nodes)
+        worker = RemoteWorker(Assignment(small_recipe(), preset, tmp_path), 1)
+        if deaths < 2:
+            assert worker.predict(preset, preset, [], 1, []) == deaths + 1
+        else:
+            with pytest.raises(ChronotuneError, match=f"two have died: .* `chronotune resume {tmp_path}`"):
+                worker.export(0, preset, 27, tmp_path)
+        assert fake.begun == begun

@@ -1,10 +1,10 @@
 """Look for secrets in what was written: `python tools/find_secrets.py sweeps/steel dist/*.whl /tmp/ray/session_latest`.
 
 Secrets are the values of this environment's variables that hold one, the files that such variables name (`..._PATH`,
-`..._FILE`) and Ray's own token file; each is looked for as it is, in base64 and percent-encoded. What looks like a
-secret of a known kind is told too. Wheels and other archives are opened; databases and journals are read as bytes. With
-`--processes` the arguments of all running processes are read as well. Exits with 1 when something was found, and shows
-where, never what.
+`..._FILE`, PGPASSFILE), Ray's own token file and PostgreSQL's `.pgpass`; each is looked for as it is, in base64 and
+percent-encoded. What looks like a secret of a known kind is told too. Wheels and other zip files are opened, tar and
+gzip are not; databases and journals are read as bytes. With `--processes` the arguments of all running processes are
+read as well. Exits with 1 when something was found, and shows where, never what.
 """
 
 from __future__ import annotations
@@ -48,16 +48,28 @@ class Finding(NamedTuple):
 def secrets_of(environment: Mapping[str, str], home: Path | None = None) -> dict[str, str]:
     """The secrets that a process with this environment knows, by where they come from."""
     named = {key: value for key, value in environment.items() if _SECRETIVE.search(key)}
-    found = {key: value for key, value in named.items() if not key.endswith(("_PATH", "_FILE", "_MODE"))}
-    files = {key: Path(value) for key, value in named.items() if key.endswith(("_PATH", "_FILE"))}
+    files = {key: value for key, value in named.items() if key.endswith(("_PATH", "_FILE", "PASSFILE"))}
+    found = {key: value for key, value in named.items() if key not in files and not key.endswith("_MODE")}
     if home:
-        files["~/.ray/auth_token"] = home / ".ray" / "auth_token"
+        files |= {f"~/{inside}": str(home / inside) for inside in (".ray/auth_token", ".pgpass")}
     for key, path in files.items():
-        if path.is_file():
-            lines = path.read_text(errors="replace").splitlines()
-            for number, line in enumerate(line for line in lines if not line.startswith("[")):
-                found[f"{key} line {number + 1}"] = line.rpartition("=")[2].strip()
-    return {key: value for key, value in found.items() if len(value) >= _SHORTEST and not Path(value).exists()}
+        if os.path.isfile(path):  # unlike Path, it takes values that are too long for a path
+            of_line = _password if key.endswith(("PASSFILE", ".pgpass")) else _value
+            lines = Path(path).read_text(errors="replace").splitlines()
+            for number, line in enumerate(lines):
+                found[f"{key} line {number + 1}"] = of_line(line)
+    return {key: value for key, value in found.items() if len(value) >= _SHORTEST and not os.path.exists(value)}
+
+
+def _value(line: str) -> str:
+    """Of a line `key = value`, or that is the value; none of `[section]`."""
+    return "" if line.startswith("[") else line.rpartition("=")[2].strip()
+
+
+def _password(line: str) -> str:
+    """Of a line `host:port:database:user:password` as PostgreSQL reads it: a backslash before : and itself."""
+    fields = re.split(r"(?<!\\)(?:\\\\)*:", line.removeprefix("#"), maxsplit=4)
+    return re.sub(r"\\(.)", r"\1", fields[4]) if len(fields) == 5 else ""
 
 
 def forms(secret: str) -> set[bytes]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chronotune import baselines, lstm, trees
 from chronotune.config.load import load_model
 from chronotune.config.model import ModelPreset
-from chronotune.config.recipe import Recipe
+from chronotune.config.recipe import Recipe, stored
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import Dataset, TrialData, scored_windows, training_scales
@@ -85,7 +85,7 @@ def of_sweep(directory: Path, reading: Reading) -> list[Contender]:
 
     The settings: as validation preferred it, fed as the winner is, and without covariates. Equal ones stand once.
     """
-    recipe = Recipe.model_validate(reading.attributes["recipe"])
+    recipe = stored(reading.attributes["recipe"])
     point = reading.trials[reading.attributes["winner"]["number"]].hyperparameters
     assert point is not None
     sets, fed = recipe.data.sets, (point.context_length, point.covariates)

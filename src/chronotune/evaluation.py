@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chronotune.challenger import mixed
-from chronotune.config.recipe import Recipe
+from chronotune.config.recipe import Recipe, stored
 from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, forecasts, of_sweep
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, load, trial_data
@@ -30,7 +30,7 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
     """
     with Lease(directory):
         study = Study.reopen(directory)
-        recipe = Recipe.model_validate(study.attribute("recipe"))
+        recipe = stored(study.attribute("recipe"))
         if study.attribute("winner") is None:
             raise InputError(
                 f"{directory}: only a sweep with a winner can be evaluated. "

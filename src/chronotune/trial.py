@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from ray import tune
 
 from chronotune import device, finetune, forecaster, members, metrics
-from chronotune.cluster import is_given_up
+from chronotune.cluster import is_given_up, usable_cpus
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
@@ -325,9 +325,9 @@ def _reason(error: Exception) -> str:
 
 
 def _neighbours(recipe: Recipe) -> int:
-    """Other trials that may run on this machine at the same time, by its cores and the profile."""
+    """Other trials that may run on this machine at the same time, by the cores that it may use and the profile."""
     profile = recipe.cluster
-    fit = (os.cpu_count() or 1) // profile.cpus_per_trial
+    fit = usable_cpus() // profile.cpus_per_trial
     return max(1, min(fit, profile.max_concurrent or fit)) - 1
 
 

@@ -275,18 +275,21 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
 
 class RemoteWorker:
-    """A `LastWorker` in a process of its own on the cluster, with a trial's resources."""
+    """A `LastWorker` in a process of its own on the cluster, with a trial's resources.
+
+    Raises:
+        ChronotuneError: By its methods, beside what they raise: it died twice, with its node or for want of memory.
+    """
 
     def __init__(self, assignment: Assignment, threads: int) -> None:
-        profile = assignment.recipe.cluster
-        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(LastWorker)
-        self._handle = remote.remote(assignment, threads)
+        self._assignment, self._threads = assignment, threads
+        self._handle = self._begun()
 
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
     ) -> None:
         """`LastWorker.export`, there."""
-        _get(self._handle.export.remote(number, point, windows_seen, folder, seed))
+        self._asked("export", number, point, windows_seen, folder, seed)
 
     def predict(
         self,
@@ -297,8 +300,33 @@ class RemoteWorker:
         covariates: Sequence[str],
     ) -> FloatArray:
         """`Worker.predict`, there."""
-        forecasts: FloatArray = _get(self._handle.predict.remote(preset, panel, windows, context_length, covariates))
+        forecasts: FloatArray = self._asked("predict", preset, panel, windows, context_length, covariates)
         return forecasts
+
+    def _begun(self) -> Any:
+        profile = self._assignment.recipe.cluster
+        remote = ray.remote(num_cpus=profile.cpus_per_trial, num_gpus=gpus_per_trial(profile))(LastWorker)
+        return remote.remote(self._assignment, self._threads)
+
+    def _asked(self, method: str, *arguments: Any) -> Any:
+        """What a method returns there; when its process is lost, a new one is asked once more."""
+        try:
+            return _get(getattr(self._handle, method).remote(*arguments))
+        except ray.exceptions.RayActorError as error:
+            log.warning("the worker that writes and evaluates the winner died; another takes over: %s", _first(error))
+            self._handle = self._begun()
+        try:
+            return _get(getattr(self._handle, method).remote(*arguments))
+        except ray.exceptions.RayActorError as error:
+            raise ChronotuneError(
+                f"a worker must write and evaluate the winner, but two have died: {_first(error)}. "
+                f"See to the memory of the nodes, then `chronotune resume {self._assignment.directory}`"
+            ) from error
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error: Ray's are long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _get(reference: Any) -> Any:

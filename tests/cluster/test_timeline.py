@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -31,6 +33,32 @@ def test_a_sweep_is_sound_when_every_trial_is_there_once(tmp_path: Path) -> None
     ask(study)
     assert timeline.verdict(tmp_path, 2) == ["trial 1 is running", "it was not evaluated"]
     assert timeline.results(tmp_path) == 2
+
+
+def test_what_is_found_out_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dashboard's answers, exit codes, and whether a worker that had to go kept its work."""
+    machines = Machines(tmp_path)
+    story = timeline.Play(tmp_path, machines)
+    monkeypatch.setattr(Machines, "head", lambda _: None)
+    monkeypatch.setattr(Machines, "add", lambda *_: None)
+    monkeypatch.setattr(Machines, "notice", lambda *_: None)
+    gone: Any = SimpleNamespace(poll=lambda: 0, children=lambda recursive: [])
+    machines.nodes["c"] = gone
+    answers, code = iter([401, 403, 200, 200, 403, 200]), [0]
+    monkeypatch.setattr(Machines, "answer", lambda *_: next(answers))
+    monkeypatch.setattr(timeline, "trains", lambda *_: True)
+    monkeypatch.setattr(story, "call", lambda *_: code[0])
+    (tmp_path / "shared/sweeps/timeline/logs").mkdir(parents=True)
+    (tmp_path / "shared/sweeps/timeline/logs/0.log").write_text("told to go: 5 windows are kept")
+    for act in (story.begin, story.be_noticed, story.follow):
+        act()
+    assert story.wrong == []
+    (tmp_path / "shared/sweeps/timeline/logs/0.log").write_text("")
+    code[0] = 1
+    for act in (story.begin, story.be_noticed, story.follow):
+        act()
+    ends = [told.rpartition(": ")[2] for told in story.wrong]
+    assert ends == ["HTTP 200, 403, 200", "0", "exit 1"]
 
 
 def test_who_trains_is_read_from_the_logs(tmp_path: Path) -> None:

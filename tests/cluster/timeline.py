@@ -119,16 +119,30 @@ class Play:
         self.sweeps, self.outside = place / "shared" / "sweeps", place / "outside"
         self.outside.mkdir()
         self.directory = self.sweeps / NAME
+        self.wrong: list[str] = []
+        """What was not as it must be."""
 
     def call(self, *arguments: str, seconds: float = 900) -> int:
         """A command from outside, to its end; its exit code."""
         return self.machines.run(*COMMAND, *arguments, cwd=self.outside).wait(timeout=seconds)
 
+    def must(self, what: str, holds: bool) -> None:
+        """Say something that has been found out, and remember it when it is wrong."""
+        self.line.say(what)
+        if not holds:
+            self.wrong.append(what)
+
+    def ends_well(self, what: str, *arguments: str) -> None:
+        """A command from outside whose exit code must be 0."""
+        code = self.call(*arguments)
+        self.must(f"{what}: exit {code}", code == 0)
+
     def begin(self) -> None:
         """A head and two nodes; who has no token is sent away."""
         self.machines.head()
         answers = [self.machines.answer(token) for token in (None, "wrong", self.machines.token)]
-        self.line.say("head up; without a token, with a wrong one, with its own: HTTP {}, {}, {}".format(*answers))
+        told = "head up; without a token, with a wrong one, with its own: HTTP {}, {}, {}".format(*answers)
+        self.must(told, answers == [401, 403, 200])
         self.machines.add("a")
         self.machines.add("b")
         self.line.say("nodes a and b started, 1 CPU each")
@@ -146,7 +160,7 @@ class Play:
         client.kill()
         client.wait()
         self.line.say("the submitting terminal is gone (SIGKILL)")
-        self.line.say(f"chronotune status finds the sweep again: exit {self.call('status', NAME)}")
+        self.ends_well("chronotune status finds the sweep again", "status", NAME)
 
     def lose_a_node(self) -> None:
         """And get another."""
@@ -166,7 +180,8 @@ class Play:
         self.machines.notice("c")
         self.line.say("node c gets SIGTERM")
         self.line.until("node c has ended in order", lambda: self.machines.nodes["c"].poll() is not None, 120)
-        self.line.say(f"workers that kept their work before they went: {told(self.directory, 'told to go')}")
+        kept = told(self.directory, "told to go")
+        self.must(f"workers that kept their work before they went: {kept}", kept > 0)
 
     def lose_the_head(self) -> None:
         """With all nodes and the driver; the sweep goes on on a new cluster at the same address."""
@@ -177,11 +192,11 @@ class Play:
         self.machines.add("e")
         self.machines.add("f")
         self.line.say("a new head, nodes e and f")
-        self.line.say(f"chronotune resume, followed to the end: exit {self.call('resume', NAME)}")
+        self.ends_well("chronotune resume, followed to the end", "resume", NAME)
 
     def follow(self) -> None:
         """To the end, from outside."""
-        self.line.say(f"chronotune attach, followed to the end: exit {self.call('attach', NAME)}")
+        self.ends_well("chronotune attach, followed to the end", "attach", NAME)
 
     @property
     def results(self) -> int:
@@ -202,8 +217,10 @@ def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool) -> li
         else:
             story.follow()
         story.line.say(f"workers that died: {told(story.directory, 'its worker died')}")
-        wrong = verdict(story.directory, wanted)
-        story.line.say("every trial exactly once, evaluated" if not wrong else "; ".join(wrong))
+        unsound = verdict(story.directory, wanted)
+        story.line.say("every trial exactly once, evaluated" if not unsound else "; ".join(unsound))
+        wrong = [*story.wrong, *unsound]
+        story.line.say("all as it must be" if not wrong else f"wrong: {'; '.join(wrong)}")
     return wrong
 
 

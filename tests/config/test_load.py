@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from chronotune.catalog import entries, find
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import dump, dump_recipe, load_cluster, load_model, load_recipe, load_space
 from chronotune.config.model import Encoding, ModelPreset, Provenance, Serving
+from chronotune.config.recipe import stored
 from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters
 from chronotune.data.sources import place
 from chronotune.errors import InputError
@@ -217,3 +219,18 @@ def test_a_path_object_is_always_a_path(recipe_file: Path) -> None:
     with pytest.raises(InputError, match="there is no file quickstart"):
         load_recipe(Path("quickstart"))
     assert load_recipe(find("recipe", "smoke")) == load_recipe("smoke")
+
+
+def test_a_sweep_of_an_earlier_version_runs_on_its_nodes_cluster(recipe_file: Path) -> None:
+    """Its `existing` was what `here` is; a file that somebody writes today is refused, with the word for it."""
+    old = {"name": "existing", "kind": "existing", "address": "auto", "cpus_per_trial": 4}
+    profile = "{name: existing, kind: existing, address: auto, cpus_per_trial: 4}"
+    with pytest.raises(InputError, match=r"must be the cluster's dashboard .* but is auto"):
+        load_recipe(recipe_file, [f"cluster={profile}"])
+    text = dump_recipe(load_recipe(recipe_file))
+    own = recipe_file.with_name("recipe.yaml")
+    own.write_text(re.sub(r"^cluster:.*\n(  .*\n)*", f"cluster: {profile}\n", text, flags=re.MULTILINE))
+    meant = ClusterProfile(name="existing", kind="here", address="auto", cpus_per_trial=4)
+    assert load_recipe(own).cluster == meant
+    assert stored({**load_recipe(recipe_file).model_dump(mode="json"), "cluster": old}).cluster == meant
+    assert load_recipe(own, ["cluster=existing"]).cluster.kind == "existing"

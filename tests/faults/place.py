@@ -12,11 +12,15 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from moments import Moment
 
+from chronotune.errors import InputError
 from chronotune.finalists import latest
+from chronotune.storage import ADDRESS, is_sweep, repair
+from chronotune.stores import SCRATCH
 from chronotune.study import JOURNAL, Reading, read
 
 INJECT = Path(__file__).parent / "inject"
@@ -139,11 +143,24 @@ class Place:
         return ", ".join(found) or "nothing"
 
     def has_study(self) -> bool:
-        """Whether a study was begun."""
-        try:
-            read(self.sweep)
-        except Exception:
+        """Whether a dead sweep's study was begun; one that its next driver could not read is no reason to say no.
+
+        Raises:
+            InputError: It cannot be read, though what a kill may leave is repaired, in a copy.
+        """
+        if not is_sweep(self.sweep):
             return False
+        with TemporaryDirectory() as copied:
+            copy = Path(copied)
+            for name in filter(lambda name: (self.sweep / name).exists(), (JOURNAL, ADDRESS)):
+                shutil.copyfile(self.sweep / name, copy / name)
+            repair(copy)
+            try:
+                read(copy)
+            except InputError as error:
+                if "was never begun" in str(error):
+                    return False
+                raise
         return True
 
     def table(self) -> list[Any]:
@@ -167,7 +184,7 @@ LEFTOVERS = {
     "lease": "lease.json",
     "lock": f"{JOURNAL}.lock*",
     "partial checkpoint": "checkpoints/**/.*.partial",
-    "Tune's folder": ".tune",
+    "Tune's folder": f"checkpoints/{SCRATCH}",
 }
 """What a sweep leaves only when it is cut off."""
 

@@ -98,7 +98,9 @@ def test_mlflow_has_each_run_once_and_ended(tmp_path: Path, statuses: tuple[str,
     assert "MLflow should hold" in done.broken
 
 
-@pytest.mark.parametrize("name", ["lease.json", "study.journal.lock", "checkpoints/0000/.48.partial", ".tune"])
+@pytest.mark.parametrize(
+    "name", ["lease.json", "study.journal.lock", "checkpoints/0000/.48.partial", "checkpoints/.tune"]
+)
 def test_nothing_is_left_behind(tmp_path: Path, name: str) -> None:
     """Of what only a sweep leaves that was cut off."""
     place = ended_sweep(tmp_path / "one")
@@ -106,6 +108,23 @@ def test_nothing_is_left_behind(tmp_path: Path, name: str) -> None:
     done = judged(place, ended_sweep(tmp_path / "whole"))
     assert done.verdict == "BROKEN"
     assert "left behind" in done.broken
+
+
+def test_only_a_study_that_was_never_begun_is_begun_anew(tmp_path: Path) -> None:
+    """A torn line is repaired by the next driver, as a whole one; what it could not read is told, not thrown away."""
+    place = ended_sweep(tmp_path / "one")
+    journal = place.sweep / "study.journal"
+    whole = journal.read_text()
+    journal.write_text(whole + '{"op_code":8,"worker')
+    assert place.has_study()
+    assert journal.read_text() != whole  # the repair is left to it
+    journal.write_text("no journal\n" + whole)
+    with pytest.raises(ValueError, match="Expecting value"):
+        place.has_study()
+    journal.write_text('{"op_code":0,"work')
+    assert not place.has_study()
+    journal.unlink()
+    assert not place.has_study()
 
 
 def test_a_failure_that_was_not_planned_is_not_survived(tmp_path: Path) -> None:

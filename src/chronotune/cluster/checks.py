@@ -21,6 +21,7 @@ from chronotune.cluster.need import Need, need_of
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import extremes
+from chronotune.config.storage import expanded, file_of
 from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.memory import ERROR
 
@@ -86,18 +87,16 @@ def _survey(recipe: Recipe, directory: Path | None) -> tuple[list[Node], list[Fa
     where = f"cluster {recipe.cluster.name}"
     own = ray.get_runtime_context().get_node_id()
     names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    here = Node(names.pop(own, "here"), nodes().get(own, {}), probe.look(None, _PACKAGES, None, _has_gpus(own)))
-    if not names:
-        return [here], []
-    file, fault = _own_probe(directory, where)
-    if fault is not None:
-        return [here], [fault]
+    here = Node(names.pop(own, "here"), nodes().get(own, {}), probe.look({}, _PACKAGES, None, _has_gpus(own)))
+    probes, faults = _own_probes(_shared_places(recipe, directory, alone=not names), where)
     try:
-        reports = _ask(list(names), file, recipe.model.model_dump_json())
+        if faults or not names:
+            return [here], faults
+        reports = _ask(list(names), probes, recipe.model.model_dump_json())
         _read_back(reports)
     finally:
-        if file is not None:
-            probe.remove(file)
+        for place, name in probes.values():
+            probe.remove(place, name)
     told = [Node(names[node], nodes().get(node, {}), report) for node, report in reports.items() if "host" in report]
     silent = [_silence(names[node], report["error"], where) for node, report in reports.items() if "error" in report]
     return [here, *told], silent
@@ -107,26 +106,49 @@ def _has_gpus(node: str) -> bool:
     return nodes().get(node, {}).get("GPU", 0) > 0
 
 
-def _own_probe(directory: Path | None, where: str) -> tuple[str | None, Fault | None]:
-    """A file of the driver's in the folder of the sweep, or in the nearest that exists above it."""
+def _shared_places(recipe: Recipe, directory: Path | None, *, alone: bool) -> dict[str, str]:
+    """Folders and addresses that all nodes must read and write, by what they are for; a folder exists."""
     if directory is None:
-        return None, None
-    folder = next(path for path in (directory.resolve(), *directory.resolve().parents) if path.is_dir())
-    file, why = probe.write(folder)
-    if file:
-        return file, None
-    return None, Fault(where, "", f"the folder {folder} must be writable, but is not: {why}", _SHARE)
+        return {}
+    places, checkpoints = {} if alone else {_FOLDER: str(_nearest(directory))}, recipe.cluster.checkpoints
+    if checkpoints is not None:
+        places[_CHECKPOINTS] = checkpoints if "://" in checkpoints else str(_nearest(Path(checkpoints)))
+    return places
 
 
-_SHARE = "Put the sweep's folder (--dir, or sweeps in the profile) on storage that all nodes mount at the same path"
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest that exists above it."""
+    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
 
 
-def _ask(others: Sequence[str], file: str | None, model: str) -> dict[str, dict[str, Any]]:
+def _own_probes(places: Mapping[str, str], where: str) -> tuple[dict[str, tuple[str, str]], list[Fault]]:
+    """What the driver writes into each place, as `probe.look` takes it, and what it cannot write and read again."""
+    probes, faults = dict[str, tuple[str, str]](), list[Fault]()
+    for what, place in places.items():
+        name, why = probe.write(place)
+        if name:
+            probes[what] = place, name
+            why = probe.why_unreadable(place, name)
+        if why:
+            faults.append(Fault(where, "", f"{what} needs {place} to be writable, but it is not: {why}", _SHARE[what]))
+    return probes, faults
+
+
+_FOLDER, _CHECKPOINTS = "the sweep's folder", "cluster.checkpoints"
+
+_SHARE = {
+    _FOLDER: "Put the sweep's folder (--dir, or sweeps in the profile) on storage that all nodes mount at the same "
+    "path",
+    _CHECKPOINTS: "Name a path that all nodes mount, or see the credentials of the store in each node's environment",
+}
+
+
+def _ask(others: Sequence[str], probes: Mapping[str, tuple[str, str]], model: str) -> dict[str, dict[str, Any]]:
     """What `probe.look` returns on each of these nodes; `error` where it does not."""
     import ray
 
     with _sent_as_source():
-        asked = {node: _there(node, probe.look, file, _PACKAGES, model, _has_gpus(node)) for node in others}
+        asked = {node: _there(node, probe.look, probes, _PACKAGES, model, _has_gpus(node)) for node in others}
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=_patience())
         return {node: _answer(reference) for node, reference in asked.items()}
 
@@ -176,20 +198,21 @@ def _answer(reference: Any) -> dict[str, Any]:
 def _read_back(reports: Mapping[str, dict[str, Any]]) -> None:
     """Read here what each node has written there, and have removed what cannot be seen from here."""
     for node, report in reports.items():
-        if not (written := report.get("written")):
-            continue
-        report["unseen"] = probe.why_unreadable(Path(written))
-        if report["unseen"]:
-            _remove_there(node, written)
-        else:
-            probe.remove(written)
+        for told in report.get("places", {}).values():
+            if not (written := told["written"]):
+                continue
+            told["unseen"] = probe.why_unreadable(told["place"], written)
+            if told["unseen"]:
+                _remove_there(node, told["place"], written)
+            else:
+                probe.remove(told["place"], written)
 
 
-def _remove_there(node: str, file: str) -> None:
+def _remove_there(node: str, place: str, name: str) -> None:
     import ray
 
     with suppress(ray.exceptions.RayError), _sent_as_source():
-        ray.get(_there(node, probe.remove, file), timeout=5)
+        ray.get(_there(node, probe.remove, place, name), timeout=5)
 
 
 def _silence(name: str, why: str, where: str) -> Fault:
@@ -199,15 +222,18 @@ def _silence(name: str, why: str, where: str) -> Fault:
 
 def _apart(found: Sequence[Node], where: str) -> Iterator[Fault]:
     """Nodes that do not see the driver's files, or whose files the driver does not see."""
-    rules = {
-        "unread": "must be able to read what is written into the sweep's folder elsewhere, but",
-        "unwritten": "must be able to write into the sweep's folder, but",
-        "unseen": "must write where the others read, but its file is not seen from the driver's node",
-    }
     for node in found:
-        for key, rule in rules.items():
-            if why := node.report.get(key):
-                yield Fault(where, "", f"node {node.name} {rule}: {why}", _SHARE)
+        for what, told in node.report["places"].items():
+            rules = {
+                "unread": f"must be able to read what is written into {what} elsewhere, but",
+                "unwritten": f"must be able to write into {what}, but",
+                "unseen": f"must write {what} where the others read it, but the driver's node does not see it",
+            }
+            yield from (
+                Fault(where, "", f"node {node.name} {rule}: {why}", _SHARE[what])
+                for key, rule in rules.items()
+                if (why := told.get(key))
+            )
 
 
 def _versions(found: Sequence[Node], recipe: Recipe, where: str) -> Iterator[Fault]:
@@ -303,15 +329,18 @@ def _share_of(node: Node, profile: ClusterProfile, gpus: float) -> tuple[float |
 
 
 def _survival(recipe: Recipe, directory: Path | None, where: str) -> list[Fault]:
-    """The record must outlive what the profile says; in a database it does."""
-    served = recipe.storage is not None and not recipe.storage.startswith("sqlite")
-    if recipe.cluster.survives == "driver" or directory is None or served:
+    """All that a resume reads must outlive what the profile says; the folder names even a study in a database."""
+    if recipe.cluster.survives == "driver" or directory is None:
         return []
-    kind = _file_system(directory.resolve())
-    if kind.startswith(_OF_A_NETWORK):
-        return []
-    rule = f"head needs the study off this machine's disk, but {directory} is on a file system {kind!r}"
-    return [Fault(where, "survives", rule, "Put the sweep's folder on a network's storage, or the study in a database")]
+    place, database = recipe.cluster.checkpoints, file_of(expanded(recipe.storage or ""))
+    needed = {_FOLDER: directory, _CHECKPOINTS: None if place is None or "://" in place else Path(place)}
+    kinds = {path: _file_system(path.resolve()) for path in {**needed, "storage": database}.values() if path}
+    remedy = "Put it on a network's storage; checkpoints may also be in an object store, the study in a database"
+    return [
+        Fault(where, "survives", f"head needs {path} off this machine's disk, but its file system is {kind!r}", remedy)
+        for path, kind in kinds.items()
+        if not kind.startswith(_OF_A_NETWORK)
+    ]
 
 
 def _file_system(path: Path) -> str:

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -85,8 +85,8 @@ def submit(recipe: Recipe, directory: str) -> Job:
     assert profile.address is not None
     name = Path(directory).name
     job = Job(name, directory, recipe.name, profile.model_dump(mode="json"), address=profile.address)
-    with tempfile.TemporaryDirectory(prefix="chronotune-") as place:
-        files = Path(place) / "files"
+    with _draft() as place:
+        files = place / "files"
         files.mkdir()
         return _start(job, pack(recipe, directory, files), files, profile)
 
@@ -110,18 +110,37 @@ def go_on(job: Job, trials: int = 0, minutes: float = 0) -> Job:
 def _start(job: Job, order: Order, files: Path | None, profile: ClusterProfile) -> Job:
     job = replace(job, id=f"{job.name}-{uuid.uuid4().hex[:6]}")
     told = {"recipe": job.recipe, "sweep": job.name, "directory": job.directory, "chronotune": __version__}
-    with _talking(job.address) as client, tempfile.TemporaryDirectory(prefix="chronotune-") as place:
-        given = environment(profile, order, files, Path(place))
-        try:
-            client.submit_job(
-                entrypoint="python -m chronotune.driver", submission_id=job.id, metadata=told, runtime_env=given
-            )
-        except OSError:  # the answer was lost; was the question, too?
-            if not _has_arrived(client, job):
-                raise
+    told["environment"] = profile.environment.model_dump_json()
+    with _draft() as place:
+        given = environment(profile, order, files, place)
+        with _talking(job.address) as client:
+            try:
+                client.submit_job(
+                    entrypoint="python -m chronotune.driver", submission_id=job.id, metadata=told, runtime_env=given
+                )
+            except OSError:  # the answer was lost; was the question, too?
+                if not _has_arrived(client, job):
+                    raise
+        _remember(job)
+    return job
+
+
+@contextmanager
+def _draft() -> Iterator[Path]:
+    """A folder that lasts as long as the block, for what a job brings along."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="chronotune-") as place:
+            yield Path(place)
+    except OSError as error:
+        raise ChronotuneError(
+            f"a job is gathered in {tempfile.gettempdir()} and noted in {RECORDS}, but: {error}. "
+            f"See that both have space and may be written"
+        ) from error
+
+
+def _remember(job: Job) -> None:
     RECORDS.mkdir(parents=True, exist_ok=True)
     (RECORDS / f"{job.name}.json").write_text(json.dumps(asdict(job), indent=2))
-    return job
 
 
 def _has_arrived(client: Any, job: Job, tries: int = 30) -> bool:
@@ -156,7 +175,7 @@ def environment(profile: ClusterProfile, order: Order, files: Path | None, place
 
 
 def find(target: str, address: str | None = None) -> Job:
-    """The job of a sweep, by its name or folder.
+    """The job of a sweep, by its name or folder; one that is found on a cluster is remembered here.
 
     Args:
         target: The name, or a path that ends in it.
@@ -180,13 +199,21 @@ def find(target: str, address: str | None = None) -> Job:
         jobs = [job for job in client.list_jobs() if (job.metadata or {}).get("sweep") == name]
     if not jobs:
         raise InputError(f"{name}: the cluster at {address} has no job of this sweep. Check the name and the cluster")
-    newest = max(jobs, key=lambda job: job.start_time or 0)
+    job = _found(name, max(jobs, key=lambda job: job.start_time or 0), address)
+    with suppress(OSError):  # it is found all the same
+        _remember(job)
+    return job
+
+
+def _found(name: str, newest: Any, address: str) -> Job:
+    """What a job's metadata tell of it, enough to resume its sweep."""
     told = newest.metadata
     profile = {
         "name": "existing",
         "kind": "existing",
         "address": address,
         "sweeps": str(Path(told["directory"]).parent),
+        "environment": json.loads(told.get("environment", "{}")),
     }
     return Job(name, told["directory"], told["recipe"], profile, newest.submission_id, address)
 
@@ -240,11 +267,14 @@ def follow(job: Job, write: Callable[[str], None]) -> State:
 
     Raises:
         ChronotuneError: The cluster has not answered for a minute.
+        OSError: By `write`.
     """
     printed, broken_since = _Printed(write), None
     while True:
+        printed.begin_again()
         try:
-            _tail(job, printed)
+            for text in _tail(job):
+                printed.take(text)
             now = state(job)
             if now.has_ended:
                 printed.begin_again()
@@ -254,8 +284,10 @@ def follow(job: Job, write: Callable[[str], None]) -> State:
         except InputError:
             raise
         except ChronotuneError:
-            broken_since = broken_since or time.monotonic()
-            if time.monotonic() - broken_since > _PATIENCE:
+            now_broken = time.monotonic()
+            if broken_since is None or printed.has_come:  # it answered before it broke off
+                broken_since = now_broken
+            if now_broken - broken_since > _PATIENCE:
                 raise
         time.sleep(1)
 
@@ -265,6 +297,11 @@ class _Printed:
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write, self._seen, self._passed = write, 0, 0
+
+    @property
+    def has_come(self) -> bool:
+        """Whether any of the log has come since it was last begun."""
+        return self._passed > 0
 
     def begin_again(self) -> None:
         """The log comes from its beginning."""
@@ -278,16 +315,16 @@ class _Printed:
             self._seen = self._passed
 
 
-def _tail(job: Job, printed: _Printed) -> None:
-    """Follow the log while the connection lasts."""
+def _tail(job: Job) -> Iterator[str]:
+    """The log, part by part, while the connection lasts; what its reader does wrong is no fault of the cluster's."""
 
-    async def read(client: Any) -> None:
-        printed.begin_again()
-        async for text in client.tail_job_logs(job.id):
-            printed.take(text)
+    async def following(parts: AsyncIterator[str]) -> str | None:
+        return await anext(parts, None)
 
-    with _talking(job.address, job) as client:
-        asyncio.run(read(client))
+    with _talking(job.address, job) as client, asyncio.Runner() as runner:
+        parts = client.tail_job_logs(job.id)
+        while (text := runner.run(following(parts))) is not None:
+            yield text
 
 
 @contextmanager

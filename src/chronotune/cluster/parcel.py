@@ -13,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from chronotune.config.recipe import Recipe
+from chronotune.config.storage import file_of
 from chronotune.errors import Fault, InputError
 
 LARGEST = 400 * 2**20
@@ -53,9 +54,11 @@ def pack(recipe: Recipe, directory: str, folder: Path) -> Order:
     A path that does not exist here is one of the cluster's.
 
     Raises:
-        InputError: They are too large to be sent, or the recipe holds what a job must not be told.
+        InputError: They are too large to be sent, or the recipe holds what a job must not be told, or names what only
+            this machine has.
     """
     _refuse_secrets(recipe)
+    _refuse_own_places(recipe, Path(directory).parent)
     sources = {_MODEL: Path(recipe.model.weights), _DATA: Path(recipe.data.path or "").expanduser()}
     present = {
         part: path
@@ -83,6 +86,26 @@ def _refuse_secrets(recipe: Recipe) -> None:
         raise InputError([Fault("recipe", "tracking.uri", rule, remedy)])
 
 
+def _refuse_own_places(recipe: Recipe, sweeps: Path) -> None:
+    """A database's file and earlier sweeps that are on this machine's disk are not on the cluster's."""
+    named = [("search.warm_start", Path(folder)) for folder in recipe.search.warm_start]
+    if database := file_of(recipe.storage or ""):
+        named.append(("storage", database.parent))
+    faults = [
+        Fault("recipe", key, f"must be of the cluster, but {folder} is a folder of this machine", _OF_THE_CLUSTER[key])
+        for key, folder in named
+        if folder.is_dir() and not folder.is_relative_to(sweeps)
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+_OF_THE_CLUSTER = {
+    "storage": "Name a database server that the nodes reach, or a file beside the cluster's sweeps, or leave it out",
+    "search.warm_start": "Name earlier sweeps by their folders there",
+}
+
+
 def _refuse_image(recipe: Recipe, present: Mapping[str, Path]) -> None:
     if recipe.cluster.environment.image and present:
         rule = f"a job in a container image brings no files along, but {', '.join(map(str, present.values()))} are here"
@@ -91,18 +114,14 @@ def _refuse_image(recipe: Recipe, present: Mapping[str, Path]) -> None:
 
 
 def _refuse_large(present: Mapping[str, Path]) -> None:
-    faults = [
-        Fault(
-            "recipe",
-            part,
-            f"files that a job brings along may have {LARGEST / 2**20:.0f} MiB, but {path} has {size / 2**20:.0f}",
-            "Put it on the cluster's shared storage, and name it there",
-        )
-        for part, path in present.items()
-        if (size := _size(path)) > LARGEST
-    ]
-    if faults:
-        raise InputError(faults)
+    """They travel as one package."""
+    sizes = {part: _size(path) for part, path in present.items()}
+    if sum(sizes.values()) <= LARGEST:
+        return
+    largest = max(sizes, key=lambda part: sizes[part])
+    found = " and ".join(f"{present[part]} has {size / 2**20:.0f}" for part, size in sizes.items())
+    rule = f"files that a job brings along may have {LARGEST / 2**20:.0f} MiB together, but {found}"
+    raise InputError([Fault("recipe", largest, rule, "Put it on the cluster's shared storage, and name it there")])
 
 
 def _size(path: Path) -> int:

@@ -13,66 +13,108 @@ import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 CONTENT = "chronotune was here"
 PREFIX = ".chronotune-"
+_OBJECT = "probe"
+"""Its name in an object store, below the probe's."""
 
 
-def look(probe: str | None, packages: Sequence[str], model: str | None, gpus: bool) -> dict[str, Any]:
+def look(
+    probes: Mapping[str, tuple[str, str]], packages: Sequence[str], model: str | None, gpus: bool
+) -> dict[str, Any]:
     """Everything that preflight asks of one node.
 
     Args:
-        probe: A file that the driver has written; None: there is nothing to share.
+        probes: What the driver has written, by what it is for: a folder or an `s3://` address, and a name in it.
         packages: Whose versions to tell.
         model: A `ModelPreset` as JSON, to be found from there; None: not asked.
         gpus: Whether to ask for the memory of its GPUs.
 
     Returns:
-        `host`; `versions` by package, None where it is missing; `unread`, `unwritten` and `model`: why not, else
-        empty; `written`: a file for the driver to read; `memory` and `gpus`: bytes of the machine and of each GPU.
+        `host`; `versions` by package, None where it is missing; `places` by what they are for, with `place`, `unread`
+        and `unwritten`: why not, else empty; `written`: a name for the driver to read; `model`: why it cannot be
+        loaded; `memory` and `gpus`: bytes of the machine and of each GPU.
     """
-    unread = "" if probe is None else why_unreadable(Path(probe))
-    written, unwritten = write(Path(probe).parent) if probe and not unread else ("", "")
     return {
         "host": socket.gethostname(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "unread": unread,
-        "written": written,
-        "unwritten": unwritten,
+        "places": {what: _exchange(*probe) for what, probe in probes.items()},
         "model": "" if model is None else _why_not_loadable(model),
         "memory": _memory(),
         "gpus": _gpus() if gpus else [],
     }
 
 
-def why_unreadable(file: Path) -> str:
+def _exchange(place: str, name: str) -> dict[str, str]:
+    unread = why_unreadable(place, name)
+    written, unwritten = ("", "") if unread else write(place)
+    return {"place": place, "unread": unread, "written": written, "unwritten": unwritten}
+
+
+def why_unreadable(place: str, name: str) -> str:
     """Empty when all is well."""
     try:
-        return "" if file.read_text() == CONTENT else "it holds something else there"
-    except OSError as error:
-        return error.strerror or type(error).__name__
+        return "" if _read(place, name) == CONTENT else "it holds something else there"
+    except Exception as error:  # of the system, or of the store's client
+        return _reason(error)
 
 
-def write(folder: Path) -> tuple[str, str]:
-    """The path of a new probe in `folder`, and why there is none."""
-    file = folder / f"{PREFIX}{uuid.uuid4().hex}"
+def write(place: str) -> tuple[str, str]:
+    """The name of a new probe in a place, and why there is none."""
+    name = f"{PREFIX}{uuid.uuid4().hex}"
     try:
-        with file.open("x") as opened:
-            opened.write(CONTENT)
-            opened.flush()
-            os.fsync(opened.fileno())
-    except OSError as error:
-        return "", error.strerror or type(error).__name__
-    return str(file), ""
+        _write(place, name)
+    except Exception as error:
+        return "", _reason(error)
+    return name, ""
 
 
-def remove(file: str) -> None:
-    """Take a probe away."""
-    Path(file).unlink(missing_ok=True)
+def remove(place: str, name: str) -> None:
+    """Take a probe away; what cannot be removed stays."""
+    with suppress(Exception):
+        if "://" in place:
+            _store(place).remove(name)
+        else:
+            Path(place, name).unlink(missing_ok=True)
+
+
+def _read(place: str, name: str) -> str:
+    if "://" not in place:
+        return Path(place, name).read_text()
+    with _store(place).local(name) as folder:
+        return str((folder / _OBJECT).read_text())
+
+
+def _write(place: str, name: str) -> None:
+    if "://" in place:
+        _store(place).save(name, _fill)
+        return
+    with Path(place, name).open("x") as opened:
+        opened.write(CONTENT)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _fill(folder: Path) -> None:
+    folder.mkdir()
+    (folder / _OBJECT).write_text(CONTENT)
+
+
+def _store(place: str) -> Any:
+    from chronotune.stores import store_at
+
+    return store_at(place)
+
+
+def _reason(error: Exception) -> str:
+    told = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(told).splitlines()[0]
 
 
 def _version(package: str) -> str | None:
@@ -95,10 +137,23 @@ def _why_not_loadable(model: str) -> str:
     return ""
 
 
-def _memory() -> int:
+def _memory(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The machine's, capped by its container's limit (cgroup v2 or v1); 0 where it is unknown."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not POSIX
+        return 0
+    return min([machine, *filter(None, map(_limit, (control_groups / name for name in _LIMITS)))])
+
+
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+
+
+def _limit(file: Path) -> int:
+    """Bytes; 0 without a limit."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
         return 0
 
 

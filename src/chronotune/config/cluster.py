@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -65,7 +65,7 @@ class ClusterProfile(Declaration):
     survives: Literal["driver", "head"] = Field(
         "driver",
         description="What a sweep's record must outlive: its driver; or also the disk of the cluster's head, so that "
-        "the study must be in a database or on a network's file system.",
+        "the sweep's folder must be on a network's file system, and checkpoints and study there or further off.",
     )
     environment: Environment = Field(Environment(), description="What a job brings along; for kind existing.")
     checkpoints: str | None = Field(
@@ -79,6 +79,12 @@ class ClusterProfile(Declaration):
     def _keys_fit_together(self) -> Self:
         refuse(_breaches(self))
         return self
+
+
+def as_meant(profile: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A sweep's own profile in today's words: `existing` once was what `here` is, and came without `environment`."""
+    earlier = profile.get("kind") == "existing" and "environment" not in profile
+    return {**profile, "kind": "here"} if earlier and "://" not in str(profile.get("address")) else profile
 
 
 def _breaches(profile: ClusterProfile) -> Iterator[Breach]:

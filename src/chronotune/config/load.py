@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from chronotune.catalog import Kind
 from chronotune.config import lines
 from chronotune.config.base import Declaration
-from chronotune.config.cluster import ClusterProfile
+from chronotune.config.cluster import ClusterProfile, as_meant
 from chronotune.config.faults import faults
 from chronotune.config.lines import Document
 from chronotune.config.model import ModelPreset
@@ -46,6 +46,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: With every fault of the recipe, of the files that it names and of the overrides.
     """
     document = open_document("recipe", source)
+    _read_as_meant(document)
     override(document, overrides)
     for part in PARTS:
         inline(document, part)
@@ -113,6 +114,13 @@ def _validated(kind: type[_Type], document: Document) -> _Type:
     if found:
         raise InputError(sorted(found, key=_file_and_line))
     return declaration
+
+
+def _read_as_meant(document: Document) -> None:
+    """Let the recipe of a sweep or an export mean what it did when an earlier version wrote it."""
+    cluster = document.value.get("cluster")
+    if isinstance(cluster, dict) and Path(document.places[()].source).name == "recipe.yaml":
+        document.value["cluster"] = dict(as_meant(cluster))
 
 
 def _file_and_line(fault: Fault) -> tuple[str, int]:

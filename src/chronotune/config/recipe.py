@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Self, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from chronotune.config.base import Breach, Declaration, Name, refuse
-from chronotune.config.cluster import ClusterProfile
+from chronotune.config.cluster import ClusterProfile, as_meant
 from chronotune.config.model import ModelPreset
 from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
@@ -334,6 +334,11 @@ def _others_splits(recipe: Recipe) -> Iterator[Breach]:
             f"repeat the run of one configuration, but search_space leaves {', '.join(searched)} to search",
             "Remove them (--set budget.splits=null): each trial finds out what fits into memory",
         )
+
+
+def stored(recipe: Mapping[str, Any]) -> Recipe:
+    """The recipe that a sweep's study holds, whichever version began it."""
+    return Recipe.model_validate({**recipe, "cluster": as_meant(recipe["cluster"])})
 
 
 def distinct_sets(recipe: Recipe) -> dict[str, tuple[str, ...]]:
