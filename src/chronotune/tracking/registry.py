@@ -109,20 +109,27 @@ def _save(to: Path, wish: Mapping[str, Any], weights: Path | None) -> None:
 
 
 def signature(serving: Serving) -> Any:
-    """Columns in and out with their types, and the horizon as a parameter."""
+    """Columns in and out, and the horizon as a parameter.
+
+    What comes in may have any type: MLflow takes no int64 or bool for a double, no number for a string and no time
+    zone, all of which a file can hold; `chronotune.forecast` checks the values itself.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    identity = [ColSpec(DataType.string, serving.id)] if serving.id else []
-    time = ColSpec(DataType.datetime, serving.time)
-    covariates = [
-        ColSpec(DataType.string if name in serving.encodings else DataType.double, name)
-        for name in (*serving.past_only, *serving.known_future)
-    ]
-    quantiles = [ColSpec(DataType.double, f"{level:g}") for level in QUANTILES]
+    identity = [serving.id] if serving.id else []
+    given = (*identity, serving.time, serving.target, *serving.past_only, *serving.known_future)
+    made = ["forecast", *(f"{level:g}" for level in QUANTILES)]
     return ModelSignature(
-        inputs=Schema([*identity, time, ColSpec(DataType.double, serving.target), *covariates]),
-        outputs=Schema([*identity, time, ColSpec(DataType.double, "forecast"), *quantiles]),
+        inputs=Schema([ColSpec(AnyType(), name) for name in given]),
+        outputs=Schema(
+            [
+                *(ColSpec(DataType.string, name) for name in identity),
+                ColSpec(DataType.datetime, serving.time),
+                *(ColSpec(DataType.double, name) for name in made),
+            ]
+        ),
         params=ParamSchema([ParamSpec("horizon", DataType.long, serving.horizon)]),
     )
 
