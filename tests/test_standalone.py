@@ -127,6 +127,32 @@ def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     assert len(read(sweep).attributes["test_openings"]) == 2
 
 
+def test_a_sweep_counts_who_compares_with_its_winner(tmp_path: Path) -> None:
+    """Named behind --against, too; beside two sweeps' winners the verdict tells the larger number of openings."""
+    recipe = small_recipe()
+    for name, revision, before in (("one", "a", ["once", "twice"]), ("two", "b", [])):
+        tuned(tmp_path / "sweeps" / name / "winner", recipe, revision=revision * 64)
+        study = new_study(tmp_path / "sweeps" / name, recipe)
+        study.note("identity", {"data": load(recipe).fingerprint[:16]})
+        study.note("test_openings", before)
+    one, two = (tuned(tmp_path / "models" / name, recipe, revision=name * 64) for name in ("a", "b"))
+    assert evaluate_model("tiny", recipe, against=two)["test_openings"] == 1
+    evaluation = evaluate_model(two, None, against=one)
+    assert "test segment opened 3 times" in evaluation["verdict"]["sentence"]
+    assert [len(read(tmp_path / "sweeps" / name).attributes["test_openings"]) for name in ("one", "two")] == [3, 2]
+
+
+def test_a_broken_preset_of_another_sweep_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and the model is evaluated, and counted in its own sweep."""
+    recipe = small_recipe()
+    for name in ("broken", "mine"):
+        tuned(tmp_path / "sweeps" / name / "winner", recipe)
+        new_study(tmp_path / "sweeps" / name, recipe).note("identity", {"data": load(recipe).fingerprint[:16]})
+    (tmp_path / "sweeps" / "broken" / "winner" / "preset.yaml").write_text("name: [")
+    assert evaluate_model(tuned(tmp_path / "models" / "mine", recipe), None)["test_openings"] == 1
+    assert "broken" in caplog.text
+
+
 def test_a_sweep_is_evaluated_on_its_own_recipe(tmp_path: Path) -> None:
     """Another recipe, an override, fewer windows or another opponent are refused, not ignored."""
     new_study(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, foreca
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.data.windows import actuals
-from chronotune.errors import Fault, InputError
+from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.evaluation import evaluate_again
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
@@ -30,6 +31,8 @@ from chronotune.trial import Assignment, Worker
 
 if TYPE_CHECKING:
     import polars as pl
+
+log = logging.getLogger("chronotune.standalone")
 
 
 def evaluate(
@@ -105,8 +108,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Evaluate a model on a recipe, or on the one that was exported with it.
 
-    Where the model is the winner of a sweep that is still there, in `sweeps/` or around it, and the recipe has the
-    sweep's data, the sweep counts this opening of its test segment.
+    Where a model, or the one that it is compared with, is the winner of a sweep that is still there, in `sweeps/` or
+    around it, and the recipe has the sweep's data, the sweep counts this opening of its test segment.
 
     Raises:
         InputError: There is no recipe, it does not fit the model, or `against` is the model itself.
@@ -129,7 +132,8 @@ def evaluate_model(
         name = ZERO_SHOT if str(against) == ZERO_SHOT else other.name
         contenders = [_named(preferred(_settings(other, loaded, challenger), data, loaded, predict), name), challenger]
     ruler = thinned(Ruler.of_test(dataset, loaded), max_windows)
-    return _scored(contenders, dataset, ruler, predict, _counted(preset, dataset), judged=other is not None)
+    openings = _counted([preset, *([other] if other else [])], dataset)
+    return _scored(contenders, dataset, ruler, predict, openings, judged=other is not None)
 
 
 def _other(against: str | Path, preset: ModelPreset, recipe: Recipe) -> ModelPreset:
@@ -188,10 +192,15 @@ def thinned(ruler: Ruler, most: int | None) -> Ruler:
     )
 
 
-def _counted(preset: ModelPreset, dataset: Dataset) -> int | None:
-    """Note the opening in the sweep that this model won, if it is there and on these data; how many there are now."""
-    if (sweep := _sweep_of(preset)) is None:
-        return None
+def _counted(presets: Sequence[ModelPreset], dataset: Dataset) -> int | None:
+    """Note the opening in the sweeps that these models won, if they are there; how many the most opened of them has."""
+    sweeps = {sweep.resolve() for preset in presets if (sweep := _sweep_of(preset)) is not None}
+    counts = [count for sweep in sorted(sweeps) if (count := _noted(sweep, dataset)) is not None]
+    return max(counts, default=None)
+
+
+def _noted(sweep: Path, dataset: Dataset) -> int | None:
+    """How often a sweep's test segment has been opened, now once more; None when its data are others."""
     with Lease(sweep):
         study = Study.reopen(sweep)
         if (study.attribute("identity") or {}).get("data") != dataset.fingerprint[:16]:
@@ -207,8 +216,16 @@ def _sweep_of(preset: ModelPreset) -> Path | None:
         return None
     folders = [Path(preset.weights), *sorted(Path("sweeps").glob("*/winner"))]
     won = (folder for folder in folders if (folder / "preset.yaml").exists() and _is_sweep(folder.parent))
-    found = (folder.parent for folder in won if load_model(folder / "preset.yaml").revision == preset.revision)
-    return next(found, None)
+    return next((folder.parent for folder in won if _revision(folder / "preset.yaml") == preset.revision), None)
+
+
+def _revision(preset: Path) -> str | None:
+    """Of a winner's weights; None when its preset cannot be read, which is no fault of the model that is evaluated."""
+    try:
+        return load_model(preset).revision
+    except ChronotuneError as error:
+        log.warning("not known whether the model is this sweep's winner: %s", error)
+        return None
 
 
 def _scored(
