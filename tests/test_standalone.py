@@ -109,6 +109,29 @@ def test_two_models_are_judged(tmp_path: Path) -> None:
         evaluate_model(better, None, against=better)
 
 
+def test_a_model_is_not_judged_on_what_it_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A test segment that begins before the model's own is refused, on either side; alone it is scored with a warning.
+
+    A later one, and another target of the same data, are sound.
+    """
+    recipe, early = small_recipe(), small_recipe(split={"test": 0.6, "validation_origins": 3})
+    model = tuned(tmp_path / "mine", recipe)
+    for challenger, other in ((model, "zero-shot"), ("tiny", model)):
+        with pytest.raises(InputError, match="mine: test windows must be new to a model, but they begin at 2023-05-27"):
+            evaluate_model(challenger, early, against=other)
+    with pytest.raises(InputError, match="must be new"):
+        evaluate_model(model, None, ["split.test=0.6"], against="zero-shot")
+    assert not caplog.text
+    assert evaluate_model(model, early)["verdict"] is None
+    assert "its scores are too good" in caplog.text
+    caplog.clear()
+    late = small_recipe(split={"test": 0.1, "validation_origins": 3})
+    other = small_recipe(data={**recipe.data.model_dump(), "target": "etr", "known_future": []})
+    for sound, named in ((late, model), (early, tuned(tmp_path / "etr", other))):
+        assert evaluate_model("tiny", sound, against=named)["verdict"]
+    assert not caplog.text
+
+
 def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     """Its winner in its folder or exported elsewhere, on its own data; not on others, and no other model."""
     recipe = small_recipe()

@@ -15,7 +15,7 @@ from chronotune import metrics
 from chronotune.blending import composition
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
-from chronotune.config.recipe import Recipe, without_segments
+from chronotune.config.recipe import DataConfig, Recipe, without_segments
 from chronotune.config.space import extremes
 from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, forecasts, of_preset
 from chronotune.data.panel import FloatArray
@@ -112,7 +112,8 @@ def evaluate_model(
     around it, and the recipe has the sweep's data, the sweep counts this opening of its test segment.
 
     Raises:
-        InputError: There is no recipe, it does not fit the model, or `against` is the model itself.
+        InputError: There is no recipe, it does not fit the model, `against` is the model itself, or one of the two was
+            trained or chosen on the test windows. A model that is scored alone is warned of instead.
     """
     preset = load_model(model)
     own = Path(preset.weights) / "recipe.yaml"
@@ -124,6 +125,7 @@ def evaluate_model(
     loaded = without_segments(recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides))
     other = _other(against, preset, loaded) if against is not None else None
     dataset = load(loaded)
+    _refuse_known(list(filter(None, (preset, other))), loaded, dataset, judged=other is not None)
     data = trial_data(dataset, loaded)
     predict = Worker(Assignment(loaded, data, Path())).predict
     contenders = of_preset(preset, loaded)
@@ -142,6 +144,48 @@ def _other(against: str | Path, preset: ModelPreset, recipe: Recipe) -> ModelPre
         rule = f"must be another model than {preset.name}, but is {other.name} of {other.weights}"
         raise InputError([Fault("--against", "", rule, "Name another one, or leave it out")])
     return other
+
+
+def _refuse_known(presets: Sequence[ModelPreset], recipe: Recipe, dataset: Dataset, *, judged: bool) -> None:
+    """Judge no model on windows that it was trained or chosen on; scored alone, it is only told."""
+    begins = dataset.panel.time(dataset.split.test_start)
+    for preset in presets:
+        own = _own_test_start(preset, recipe, dataset)
+        if own is None or begins.replace(tzinfo=None) >= own.replace(tzinfo=None):
+            continue
+        rule = (
+            f"{preset.name}: test windows must be new to a model, but they begin at {begins}, and up to {own} it was "
+            f"trained and chosen on the same data"
+        )
+        if judged:
+            raise InputError(f"{rule}. Leave --set and the recipe out, or choose a smaller split.test")
+        log.warning("%s: its scores are too good", rule)
+
+
+def _own_test_start(preset: ModelPreset, recipe: Recipe, dataset: Dataset) -> datetime | None:
+    """Where the test segment of the recipe that made a model begins; None when that was of other data, or is unknown.
+
+    Whether its known-future columns are to be trusted has nothing to do with it.
+    """
+    file = Path(preset.weights) / "recipe.yaml"
+    if not file.exists():
+        return None
+    try:
+        own = without_segments(load_recipe(file))
+        if _place(own.data) != _place(recipe.data):
+            return None
+        if (own.data, own.split, own.stride) == (recipe.data, recipe.split, recipe.stride):
+            return dataset.panel.time(dataset.split.test_start)
+        trusting = own.data.model_copy(update={"trust_known_future": own.data.known_future})
+        made = load(own.model_copy(update={"data": trusting}))
+    except ChronotuneError as error:
+        log.warning("%s: not known whether it was trained on the test windows: %s", preset.name, error)
+        return None
+    return made.panel.time(made.split.test_start)
+
+
+def _place(data: DataConfig) -> tuple[str, Path | None, str]:
+    return data.source, Path(data.path).expanduser().resolve() if data.path else None, data.target
 
 
 def _named(contender: Contender, name: str) -> Contender:
