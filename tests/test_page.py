@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from chronotune import sweep
 from chronotune.cli import app
+from chronotune.config.load import dump_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.page import NAME, trials, write_report
 from chronotune.page.html import Html, data, table, tag
 from chronotune.page.trials import at_budget, importances, shared_budget, varied
 from chronotune.page.words import moment
+from chronotune.standalone import evaluation_of
 from chronotune.study import Reader
 from page_parts import NASTY, Page, evaluated, searched
 from sweep_parts import ask, new_study, result, small_recipe
@@ -131,6 +133,29 @@ def test_an_older_sweep_and_one_with_another_winner(tmp_path: Path) -> None:
         assert "Error by weekday" in page.text
     study.note("evaluation", {**(study.attribute("evaluation")), "verdict": None})
     assert "evaluated before there were verdicts" in page_of(tmp_path).text
+
+
+@pytest.mark.parametrize("made", ["average", "best + zero-shot"])
+def test_what_training_again_gives_is_not_overstated(tmp_path: Path, made: str) -> None:
+    """The recipe of an average or a blend trains the tuned member alone; that of one training repeats its score."""
+    study = evaluated(tmp_path)
+    same = "train it once more, to the same score"
+    assert same in page_of(tmp_path).text
+    study.note("winner", {**study.attribute("winner"), "challenger": made})
+    text = page_of(tmp_path).text
+    assert same not in text
+    assert f"take what went out ({made}) and train its tuned member once more" in text
+
+
+def test_evaluating_again_writes_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the report promises where it lacks something; one that cannot be written loses no evaluation."""
+    evaluated(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(small_recipe()))
+    monkeypatch.setattr("chronotune.standalone.evaluate_again", lambda _: {"rows": []})
+    assert evaluation_of(tmp_path) == {"rows": []}
+    assert "A typical window" in (tmp_path / NAME).read_text(encoding="utf-8")
+    monkeypatch.setattr("chronotune.page.report_html", None)
+    assert evaluation_of(tmp_path) == {"rows": []}
 
 
 def test_trials_are_compared_at_one_budget(tmp_path: Path) -> None:

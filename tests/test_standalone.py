@@ -126,9 +126,9 @@ def test_a_model_is_not_judged_on_what_it_knows(tmp_path: Path, caplog: pytest.L
     assert "its scores are too good" in caplog.text
     caplog.clear()
     late = small_recipe(split={"test": 0.1, "validation_origins": 3})
-    other = small_recipe(data={**recipe.data.model_dump(), "target": "etr", "known_future": []})
-    for sound, named in ((late, model), (early, tuned(tmp_path / "etr", other))):
-        assert evaluate_model("tiny", sound, against=named)["verdict"]
+    aside = small_recipe(data={**recipe.data.model_dump(), "target": "etr", "known_future": []})
+    for sound, one in ((late, model), (early, tuned(tmp_path / "etr", aside))):
+        assert evaluate_model("tiny", sound, against=one)["verdict"]
     assert not caplog.text
 
 

@@ -78,6 +78,8 @@ def evaluation_of(
 ) -> dict[str, Any]:
     """Evaluate a sweep again, or a model on a recipe: what `evaluate` and the command of that name do.
 
+    A sweep's report.html is written anew.
+
     Returns:
         What `evaluation.evaluate_sweep` returns, the verdict on the model when it is compared with another.
 
@@ -91,7 +93,19 @@ def evaluation_of(
             f"{target}: a sweep is evaluated on its own recipe and all test windows against zero-shot, but something "
             f"else is asked for. Leave it out, or evaluate the model: {Path(target) / 'winner'}"
         )
-    return evaluate_again(Path(target))
+    evaluation = evaluate_again(Path(target))
+    _report(Path(target))
+    return evaluation
+
+
+def _report(directory: Path) -> None:
+    """Let report.html show it; that it cannot be written takes nothing from the evaluation."""
+    from chronotune.page import write_report
+
+    try:
+        write_report(directory)
+    except Exception as error:
+        log.warning("report.html was not written: %r. Try `chronotune report %s`", error, directory)
 
 
 def _is_sweep(folder: Path) -> bool:
