@@ -186,7 +186,12 @@ def test_of_many_trials_the_best_are_drawn(tmp_path: Path, monkeypatch: pytest.M
     assert [trial.params for trial in trials.spread(optuna).trials] == [optuna.trials[n].params for n in (0, 3, 6)]
     chart = trials.learning_curves(optuna, {0: "complete", 1: "complete", best: "pruned"}, 0, None)
     assert [trace["name"] for trace in chart["data"]] == ["trial 0, complete", "trial 1, complete", "trial 9, pruned"]
-    assert "Of 10 trials the best 3 are shown" in page_of(tmp_path).text
+    page = page_of(tmp_path)
+    assert "Of 10 trials the best 3 are shown" in page.text
+    assert "7 trials behind these: see `chronotune show`" in page.text
+    assert "Of 9 trials 3 are drawn, from the first to the last" in page.text
+    [dots] = [plot for plot in page.plots if "learning_rate" in str(plot["layout"].get("xaxis", {}).get("title"))]
+    assert len(dots["data"][0]["x"]) == 3
 
 
 def _one_result(directory: Path) -> Path:
@@ -209,7 +214,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_a_sweep_that_failed_has_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """With what is known of the data; and what ended the sweep still ends it."""
+    """With what is known of the data; what ended the sweep still ends it, and MLflow had everything before."""
     recipe = small_recipe()
     dataset = load(recipe)
     study = searched(tmp_path)
@@ -217,12 +222,15 @@ def test_a_sweep_that_failed_has_its_report(
     def end(*_: object) -> None:
         raise error
 
+    reports = list[bool]()
     monkeypatch.setattr(sweep, "run_tuner", end)
+    monkeypatch.setattr("chronotune.sweep.Mirror.flush", lambda _: reports.append((tmp_path / NAME).exists()))
     run = sweep._Sweep(tmp_path, recipe, dataset, trial_data(dataset, recipe), study, None)
     with pytest.raises(type(error)):
         run.run()
     text = Page((tmp_path / NAME).read_text(encoding="utf-8")).text
     assert "8,760, one every 1 hour" in text
+    assert reports[0] is False
 
 
 def test_a_report_that_cannot_be_written_ends_no_sweep(
