@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tracking_parts import Store
 
 import chronotune
 from chronotune.checkpoint import sha256
-from chronotune.config.model import ModelPreset, Serving
+from chronotune.config.load import dump, load_model
+from chronotune.config.model import Member, ModelPreset, Serving
 from chronotune.config.recipe import Tracking
 from chronotune.data.sources import solar
 from chronotune.errors import ChronotuneError
@@ -121,6 +123,33 @@ def test_weights_are_uploaded_when_asked(tmp_path: Path, store: Store) -> None:
     [version] = published(store, sweep, upload=True)
     sweep.rename(tmp_path / "gone")
     assert len(loaded(store, version).predict(hours().to_pandas())) == 24
+
+
+def test_another_member_of_a_blend_is_refused(tmp_path: Path, store: Store) -> None:
+    """A blend's members are registered with their hashes, whatever a folder says of itself later."""
+    sweep = judged_sweep(tmp_path / "one", SHIP, TINY)
+    winner, beside = sweep / "winner", sweep / "winner" / "members" / "zero-shot"
+    beside.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(TINY / name, beside)
+    alone = ModelPreset(name="tiny", weights=".", max_context_length=96, revision=sha256(TINY / "model.safetensors"))
+    (beside / "preset.yaml").write_text(dump(alone))
+    fed = {"weight": 0.5, "context_length": 96}
+    members = [Member.model_validate({**fed, "folder": folder}) for folder in (".", "members/zero-shot")]
+    (winner / "preset.yaml").write_text(
+        dump(load_model(winner).model_copy(update={"weights": ".", "members": members}))
+    )
+    [version] = published(store, sweep)
+    model = loaded(store, version)
+    assert len(model.predict(hours().to_pandas())) == 24
+    (beside / "model.safetensors").write_bytes(b"other weights")
+    other = sha256(beside / "model.safetensors")
+    (beside / "preset.yaml").write_text(dump(alone.model_copy(update={"revision": other})))
+    refused = r"members/zero-shot/model\.safetensors must have the SHA-256"
+    with pytest.raises(ChronotuneError, match=refused):
+        loaded(store, version)
+    with pytest.raises(ChronotuneError, match=refused):
+        model.predict(hours().to_pandas())
 
 
 @pytest.mark.parametrize("decision", ["keep zero-shot", "not enough test windows", None])
