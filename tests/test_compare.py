@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from chronotune.cli import app
 from chronotune.compare import compare
+from chronotune.config.load import dump, load_model
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import InputError
 from chronotune.identity import ruler
-from chronotune.study import read
+from chronotune.study import Study, read
 from sweep_parts import ask, new_study, result, small_recipe
 from test_standalone import tuned
 
@@ -58,6 +59,32 @@ def test_the_same_ruler_makes_a_table(tmp_path: Path) -> None:
     assert (best["score"], best["zero_shot"], best["gain"]) == (0.6, 1.0, pytest.approx(0.4))
     assert (best["test"], best["test_zero_shot"], best["verdict"]) == (pytest.approx(0.7), 1.1, "ship the challenger")
     assert group["rows"][0]["test"] is None
+
+
+def test_what_went_out_is_what_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One training's own score for a plain winner, as its export has it; an average's or blend's, marked as fitted."""
+    plain, blend, stale = (sweep(tmp_path / name, 0.8) for name in ("plain", "blend", "stale"))
+    scores = {"best": 0.81, "best + zero-shot": 0.7}
+    for one, tuned_weights, challenger in (
+        (plain, "a", "best"),
+        (blend, "a", "best + zero-shot"),
+        (stale, "of another winner", "best"),
+    ):
+        study = Study.reopen(one)
+        study.note("choice", {"tuned": tuned_weights, "scores": scores})
+        study.note("winner", {**study.attribute("winner"), "tuned": "a", "challenger": challenger, "mean": 0.9})
+    model = tuned(tmp_path / "mine", small_recipe())
+    rows = compare([plain, blend, stale, model])["groups"][0]["rows"]
+    found = {Path(row["name"]).name: (row["score"], row["fitted"]) for row in rows}
+    assert found == {"plain": (0.81, False), "blend": (0.7, True), "stale": (0.8, False), "mine": (0.5, False)}
+    preset = load_model(model)
+    assert preset.provenance is not None
+    made = preset.provenance.model_copy(update={"averaged": ["trial 1", "trial 2"]})
+    (model / "preset.yaml").write_text(dump(preset.model_copy(update={"weights": ".", "provenance": made})))
+    monkeypatch.chdir(tmp_path)  # short names
+    printed = CliRunner().invoke(app, ["compare", "blend", "./mine"]).output
+    assert "0.7000 (fitted)" in printed
+    assert "0.5000 (fitted)" in printed
 
 
 def _space() -> dict[str, Any]:

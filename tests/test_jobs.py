@@ -266,6 +266,14 @@ def test_the_exit_code_is_the_drivers(server: Server, status: str, code: int) ->
     assert CliRunner().invoke(cli.app, ["attach", "mine"]).exit_code == code
 
 
+def test_a_folder_on_the_cluster_is_only_named(server: Server) -> None:
+    """It lies in cluster.sweeps there: another parent is refused, not dropped."""
+    done = CliRunner().invoke(cli.app, ["run", "smoke", "--cluster", _written(), "--dir", "elsewhere/mine"])
+    assert done.exit_code != 0
+    assert "must be a name, but is elsewhere/mine" in str(done.exception)
+    assert not server.submitted
+
+
 def test_status_stop_and_resume_find_it_again(server: Server) -> None:
     """By name from this folder; a running one is not resumed."""
     job = jobs.submit(_recipe(), "/mnt/sweeps/mine")

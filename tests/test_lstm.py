@@ -60,6 +60,22 @@ def test_nothing_to_train_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.isfinite(got).all()
 
 
+def test_no_more_windows_are_computed_at_once_than_memory_is_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of validation nor of the forecast, and the numbers are those of all at once."""
+    monkeypatch.setattr(lstm, "STEPS", 25)
+    whole, batch, sizes = forecast(panel_of()), lstm._Table.batch, list[int]()
+
+    def counted(table: Any, windows: Any) -> Any:
+        sizes.append(len(windows))
+        return batch(table, windows)
+
+    monkeypatch.setattr(lstm._Table, "batch", counted)
+    monkeypatch.setattr(lstm, "_AT_ONCE", 7)
+    np.testing.assert_allclose(forecast(panel_of()), whole, rtol=1e-5)
+    assert set(sizes) <= {*range(1, 8), lstm.BATCH}
+    assert sizes.count(7) == len(VALIDATION) // 7 + len(WINDOWS) // 7
+
+
 def test_the_context_is_two_seasons() -> None:
     """Not less than two days of hours, and not more than an LSTM reads in seconds."""
     assert [lstm.context_of(seasons) for seasons in ([7], [48, 336], [672])] == [48, 96, 256]

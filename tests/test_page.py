@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from chronotune import sweep
 from chronotune.cli import app
+from chronotune.config.load import dump_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.page import NAME, trials, write_report
 from chronotune.page.html import Html, data, table, tag
 from chronotune.page.trials import at_budget, importances, shared_budget, varied
 from chronotune.page.words import moment
+from chronotune.standalone import evaluation_of
 from chronotune.study import Reader
 from page_parts import NASTY, Page, evaluated, searched
 from sweep_parts import ask, new_study, result, small_recipe
@@ -133,6 +135,29 @@ def test_an_older_sweep_and_one_with_another_winner(tmp_path: Path) -> None:
     assert "evaluated before there were verdicts" in page_of(tmp_path).text
 
 
+@pytest.mark.parametrize("made", ["average", "best + zero-shot"])
+def test_what_training_again_gives_is_not_overstated(tmp_path: Path, made: str) -> None:
+    """The recipe of an average or a blend trains the tuned member alone; that of one training repeats its score."""
+    study = evaluated(tmp_path)
+    same = "train it once more, to the same score"
+    assert same in page_of(tmp_path).text
+    study.note("winner", {**study.attribute("winner"), "challenger": made})
+    text = page_of(tmp_path).text
+    assert same not in text
+    assert f"take what went out ({made}) and train its tuned member once more" in text
+
+
+def test_evaluating_again_writes_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the report promises where it lacks something; one that cannot be written loses no evaluation."""
+    evaluated(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(small_recipe()))
+    monkeypatch.setattr("chronotune.standalone.evaluate_again", lambda _: {"rows": []})
+    assert evaluation_of(tmp_path) == {"rows": []}
+    assert "A typical window" in (tmp_path / NAME).read_text(encoding="utf-8")
+    monkeypatch.setattr("chronotune.page.report_html", None)
+    assert evaluation_of(tmp_path) == {"rows": []}
+
+
 def test_trials_are_compared_at_one_budget(tmp_path: Path) -> None:
     """Where at least half of them were scored: of eight, four of them stopped early, at the full budget."""
     searched(tmp_path / "half")
@@ -161,7 +186,12 @@ def test_of_many_trials_the_best_are_drawn(tmp_path: Path, monkeypatch: pytest.M
     assert [trial.params for trial in trials.spread(optuna).trials] == [optuna.trials[n].params for n in (0, 3, 6)]
     chart = trials.learning_curves(optuna, {0: "complete", 1: "complete", best: "pruned"}, 0, None)
     assert [trace["name"] for trace in chart["data"]] == ["trial 0, complete", "trial 1, complete", "trial 9, pruned"]
-    assert "Of 10 trials the best 3 are shown" in page_of(tmp_path).text
+    page = page_of(tmp_path)
+    assert "Of 10 trials the best 3 are shown" in page.text
+    assert "7 trials behind these: see `chronotune show`" in page.text
+    assert "Of 9 trials 3 are drawn, from the first to the last" in page.text
+    [dots] = [plot for plot in page.plots if "learning_rate" in str(plot["layout"].get("xaxis", {}).get("title"))]
+    assert len(dots["data"][0]["x"]) == 3
 
 
 def _one_result(directory: Path) -> Path:
@@ -184,7 +214,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_a_sweep_that_failed_has_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """With what is known of the data; and what ended the sweep still ends it."""
+    """With what is known of the data; what ended the sweep still ends it, and MLflow had everything before."""
     recipe = small_recipe()
     dataset = load(recipe)
     study = searched(tmp_path)
@@ -192,12 +222,15 @@ def test_a_sweep_that_failed_has_its_report(
     def end(*_: object) -> None:
         raise error
 
+    reports = list[bool]()
     monkeypatch.setattr(sweep, "run_tuner", end)
+    monkeypatch.setattr("chronotune.sweep.Mirror.flush", lambda _: reports.append((tmp_path / NAME).exists()))
     run = sweep._Sweep(tmp_path, recipe, dataset, trial_data(dataset, recipe), study, None)
     with pytest.raises(type(error)):
         run.run()
     text = Page((tmp_path / NAME).read_text(encoding="utf-8")).text
     assert "8,760, one every 1 hour" in text
+    assert reports[0] is False
 
 
 def test_a_report_that_cannot_be_written_ends_no_sweep(

@@ -109,6 +109,29 @@ def test_two_models_are_judged(tmp_path: Path) -> None:
         evaluate_model(better, None, against=better)
 
 
+def test_a_model_is_not_judged_on_what_it_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A test segment that begins before the model's own is refused, on either side; alone it is scored with a warning.
+
+    A later one, and another target of the same data, are sound.
+    """
+    recipe, early = small_recipe(), small_recipe(split={"test": 0.6, "validation_origins": 3})
+    model = tuned(tmp_path / "mine", recipe)
+    for challenger, other in ((model, "zero-shot"), ("tiny", model)):
+        with pytest.raises(InputError, match="mine: test windows must be new to a model, but they begin at 2023-05-27"):
+            evaluate_model(challenger, early, against=other)
+    with pytest.raises(InputError, match="must be new"):
+        evaluate_model(model, None, ["split.test=0.6"], against="zero-shot")
+    assert not caplog.text
+    assert evaluate_model(model, early)["verdict"] is None
+    assert "its scores are too good" in caplog.text
+    caplog.clear()
+    late = small_recipe(split={"test": 0.1, "validation_origins": 3})
+    aside = small_recipe(data={**recipe.data.model_dump(), "target": "etr", "known_future": []})
+    for sound, one in ((late, model), (early, tuned(tmp_path / "etr", aside))):
+        assert evaluate_model("tiny", sound, against=one)["verdict"]
+    assert not caplog.text
+
+
 def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     """Its winner in its folder or exported elsewhere, on its own data; not on others, and no other model."""
     recipe = small_recipe()
@@ -125,6 +148,32 @@ def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     assert evaluate_model(exported, others)["test_openings"] is None
     assert evaluate_model(tuned(tmp_path / "other", recipe, revision="c" * 64), None)["test_openings"] is None
     assert len(read(sweep).attributes["test_openings"]) == 2
+
+
+def test_a_sweep_counts_who_compares_with_its_winner(tmp_path: Path) -> None:
+    """Named behind --against, too; beside two sweeps' winners the verdict tells the larger number of openings."""
+    recipe = small_recipe()
+    for name, revision, before in (("one", "a", ["once", "twice"]), ("two", "b", [])):
+        tuned(tmp_path / "sweeps" / name / "winner", recipe, revision=revision * 64)
+        study = new_study(tmp_path / "sweeps" / name, recipe)
+        study.note("identity", {"data": load(recipe).fingerprint[:16]})
+        study.note("test_openings", before)
+    one, two = (tuned(tmp_path / "models" / name, recipe, revision=name * 64) for name in ("a", "b"))
+    assert evaluate_model("tiny", recipe, against=two)["test_openings"] == 1
+    evaluation = evaluate_model(two, None, against=one)
+    assert "test segment opened 3 times" in evaluation["verdict"]["sentence"]
+    assert [len(read(tmp_path / "sweeps" / name).attributes["test_openings"]) for name in ("one", "two")] == [3, 2]
+
+
+def test_a_broken_preset_of_another_sweep_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and the model is evaluated, and counted in its own sweep."""
+    recipe = small_recipe()
+    for name in ("broken", "mine"):
+        tuned(tmp_path / "sweeps" / name / "winner", recipe)
+        new_study(tmp_path / "sweeps" / name, recipe).note("identity", {"data": load(recipe).fingerprint[:16]})
+    (tmp_path / "sweeps" / "broken" / "winner" / "preset.yaml").write_text("name: [")
+    assert evaluate_model(tuned(tmp_path / "models" / "mine", recipe), None)["test_openings"] == 1
+    assert "broken" in caplog.text
 
 
 def test_a_sweep_is_evaluated_on_its_own_recipe(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reading, Reading
         data=data,
         budget={"trials": 3, "windows": 27, "keep_checkpoints": 3},
         finalists={"top": 1, "seeds": 1},
+        evaluation={"trees": True, "blends": True},
         cluster={"name": "local", "max_concurrent": 1},
     )
     (place / "recipe.yaml").write_text(dump_recipe(recipe))
@@ -77,11 +78,14 @@ def test_the_trials_are_the_same(readings: tuple[Reading, Reading]) -> None:
 
 
 def test_the_winner_and_its_weights_are_the_same(readings: tuple[Reading, Reading]) -> None:
-    """By their SHA-256, and with them all that is chosen on validation: averages and blends."""
+    """By their SHA-256, and with them all that is chosen on validation: averages and blends, with trees too."""
     true, false = readings
+    choice = true.attributes["choice"]
+    assert {"best", "zero-shot"} <= choice["scores"].keys()
+    assert choice["blends"] or choice["averaged"]
     assert true.attributes["winner"]["sha256"] == false.attributes["winner"]["sha256"]
     assert true.attributes["winner"] == false.attributes["winner"]
-    assert true.attributes.get("choice") == false.attributes.get("choice")
+    assert choice == false.attributes["choice"]
 
 
 def test_the_test_segment_was_another(readings: tuple[Reading, Reading]) -> None:

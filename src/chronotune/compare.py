@@ -10,6 +10,7 @@ from typing import Any
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import without_segments
+from chronotune.contenders import BEST
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.gate import decision_of
@@ -45,7 +46,8 @@ def compare(targets: Sequence[str | Path]) -> dict[str, Any]:
 
     Returns:
         JSON values. `groups`: for each ruler that measured at least two, `ruler` and `rows`, the best first; a row has
-        name, kind, objective, trials, score and zero_shot (on validation), gain, and from the test windows test,
+        name, kind, objective, trials, score and zero_shot (on validation), gain, fitted (an average or a blend, made
+        on these very windows, so that it looks better there than it is), and from the test windows test,
         test_zero_shot, test_gain, low, high, verdict, test_openings. `apart`: name and why of what does not compare
         with the first group, or not on the test windows.
 
@@ -82,9 +84,21 @@ def _of_sweep(name: str, reading: Reading) -> _Entry:
     row = {"name": name, "kind": "sweep", "objective": objective, "trials": len(reading.trials)}
     if won is None:
         return _Entry(row, trouble=f"it has no winner yet; finish it with `chronotune resume {name}`")
-    score, reference = won.get("mean") or won["score"], best["metrics"][objective] if best else None
-    row |= {"score": score, "zero_shot": reference, "gain": 1 - score / reference if reference else None}
+    score, reference = _score(won, attributes.get("choice") or {}), best["metrics"][objective] if best else None
+    row |= {
+        "fitted": won.get("challenger", BEST) != BEST,
+        "score": score,
+        "zero_shot": reference,
+        "gain": 1 - score / reference if reference else None,
+    }
     return _Entry({**row, **_tested(evaluation, objective)}, attributes["identity"]["ruler"], _windows(evaluation))
+
+
+def _score(won: Mapping[str, Any], choice: Mapping[str, Any]) -> float:
+    """What went out by itself scored on validation, as an export tells it: no mean over seeds, no other member."""
+    same = choice.get("tuned") == won.get("tuned", won["sha256"])
+    scores: Mapping[str, float] = choice.get("scores", {}) if same else {}
+    return scores.get(won.get("challenger", BEST), won["score"])
 
 
 def _tested(evaluation: Mapping[str, Any] | None, objective: str) -> dict[str, Any]:
@@ -120,7 +134,12 @@ def _of_model(name: str, preset: ModelPreset) -> _Entry:
         return _Entry(row, trouble=trouble)
     recipe = without_segments(load_recipe(folder / "recipe.yaml"))
     measured = ruler(recipe, trial_data(load(recipe), recipe))
-    return _Entry({**row, "objective": came.objective, "score": came.validation_score}, measured)
+    told = {
+        "objective": came.objective,
+        "score": came.validation_score,
+        "fitted": bool(preset.members or came.averaged),
+    }
+    return _Entry({**row, **told}, measured)
 
 
 def _why(entry: _Entry, other: _Entry) -> str | None:
@@ -144,7 +163,7 @@ def _other_tests(group: Sequence[_Entry]) -> list[dict[str, str]]:
 def _rows(group: Sequence[_Entry]) -> list[dict[str, Any]]:
     """The best first; test scores of other windows than the first's are left out."""
     left_out = {one["name"] for one in _other_tests(group)}
-    keys = ("name", "kind", "objective", "trials", "score", "zero_shot", "gain")
+    keys = ("name", "kind", "objective", "trials", "score", "fitted", "zero_shot", "gain")
     tests = ("test", "test_zero_shot", "test_gain", "low", "high", "verdict", "test_openings")
     rows = [
         {

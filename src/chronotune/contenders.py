@@ -106,11 +106,11 @@ def _settings(reading: Reading, context: int, covariates: str) -> dict[str, tupl
     objective, preferred = reading.attributes["recipe"]["objective"], reading.zero_shot
     assert preferred is not None
     bare = [one for one in reading.attributes["zero_shot"] if one["covariates"] == "none"]
-    longest = min(bare, key=lambda one: one["metrics"][objective], default=preferred)
+    best = min(bare, key=lambda one: one["metrics"][objective], default=preferred)
     return {
         ZERO_SHOT: (preferred["context_length"], preferred["covariates"]),
         SAME: (context, covariates),
-        BARE: (longest["context_length"], "none"),
+        BARE: (best["context_length"], "none"),
     }
 
 

@@ -7,7 +7,7 @@ forecasts every step of the horizon directly, from the LSTM's state and what is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ HIDDEN, BATCH, STEPS, RATE = 40, 64, 400, 4e-3
 EVERY, PATIENCE = 25, 4
 """Validation is looked at after so many steps, and training ends when it was not better so often in a row."""
 _AT_ONCE = 256
+"""Windows that are forecast at once, of validation and of what is asked for: what decides the memory."""
 _MONDAY = datetime(1970, 1, 5)
 _PERIODS = (86_400, 604_800)
 
@@ -191,18 +192,16 @@ def _trained(table: _Table, drawer: _Drawer, validation: Sequence[Window], level
 
     model = _network(table, table.batch(drawer.draw(1)), len(levels))
     optimizer, quantiles = torch.optim.Adam(model.parameters(), lr=RATE), torch.tensor(levels)[:, None]
-    held_out, held_out_truth = table.batch(validation), table.truth(validation)
     lowest, best, idle = np.inf, copy.deepcopy(model.state_dict()), 0
     for step in range(1, STEPS + 1):
         drawn = drawer.draw(BATCH)
         optimizer.zero_grad()
-        _pinball(model(table.batch(drawn)), table.truth(drawn), quantiles).backward()
+        _pinball(model(table.batch(drawn)), table.truth(drawn), quantiles).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % EVERY:
             continue
-        with torch.inference_mode():
-            loss = float(_pinball(model(held_out), held_out_truth, quantiles))
+        loss = _loss(model, table, validation, quantiles)
         idle += 1
         if loss < lowest:
             lowest, best, idle = loss, copy.deepcopy(model.state_dict()), 0
@@ -212,11 +211,20 @@ def _trained(table: _Table, drawer: _Drawer, validation: Sequence[Window], level
     return model.eval()
 
 
+def _loss(model: Any, table: _Table, windows: Sequence[Window], quantiles: Tensor) -> float:
+    """The mean quantile loss over all that is observed of some windows."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [_pinball(model(table.batch(part)), table.truth(part), quantiles) for part in _parts(windows)]
+        return float(torch.cat(parts).mean())
+
+
 def _pinball(forecasts: Tensor, truth: Tensor, quantiles: Tensor) -> Tensor:
-    """The mean quantile loss over what is observed."""
+    """The quantile losses of what is observed, in one row."""
     error = truth - forecasts
     losses = error * (quantiles - (error < 0).to(error.dtype))
-    return losses[error.isfinite()].mean()
+    return losses[error.isfinite()]
 
 
 def _predicted(model: Any, table: _Table, windows: Sequence[Window]) -> FloatArray:
@@ -224,10 +232,12 @@ def _predicted(model: Any, table: _Table, windows: Sequence[Window]) -> FloatArr
     import torch
 
     with torch.inference_mode():
-        parts = [
-            model(table.batch(windows[begin : begin + _AT_ONCE])).numpy() for begin in range(0, len(windows), _AT_ONCE)
-        ]
+        parts = [model(table.batch(part)).numpy() for part in _parts(windows)]
     return np.asarray(np.concatenate(parts).astype(np.float64) * table.spread + table.middle)
+
+
+def _parts(windows: Sequence[Window]) -> Iterator[Sequence[Window]]:
+    return (windows[begin : begin + _AT_ONCE] for begin in range(0, len(windows), _AT_ONCE))
 
 
 def _mean(parts: Sequence[FloatArray]) -> float:

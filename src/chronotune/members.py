@@ -63,11 +63,12 @@ def predict(
 
 
 def preset_of(preset: ModelPreset, member: Member) -> ModelPreset:
-    """The preset of one member of a blend, a model by itself.
+    """The preset of one member of a blend, a model by itself; with the revision that the blend names, if it does.
 
     Raises:
         InputError: There is none.
     """
     if member.folder == ".":
         return preset.model_copy(update={"members": []})
-    return load.load_model(Path(preset.weights) / member.folder / "preset.yaml")
+    found = load.load_model(Path(preset.weights) / member.folder / "preset.yaml")
+    return found if member.revision is None else found.model_copy(update={"revision": member.revision})

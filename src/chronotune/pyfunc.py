@@ -16,6 +16,7 @@ from mlflow.pyfunc import PythonModel
 
 from chronotune.config.model import ModelPreset
 from chronotune.forecaster import locate
+from chronotune.members import preset_of
 from chronotune.serving import forecast
 
 
@@ -23,7 +24,7 @@ class Forecaster(PythonModel):  # type: ignore[misc]  # mlflow ships no complete
     """Forecasts every series of a table from the end of its target, as `chronotune.forecast` does."""
 
     def load_context(self, context: Any) -> None:
-        """Find the weights, and refuse others than those that were registered.
+        """Find the weights, of a blend those of all members, and refuse others than those that were registered.
 
         They may have moved: `load_model(uri, model_config={"weights": FOLDER})` says where to.
 
@@ -34,6 +35,8 @@ class Forecaster(PythonModel):  # type: ignore[misc]  # mlflow ships no complete
         folder = (context.artifacts or {}).get("weights") or download_artifacts(artifact_uri=told["weights"])
         self.preset = ModelPreset.model_validate({**told["preset"], "weights": folder, "revision": told["sha256"]})
         locate(self.preset)
+        for member in self.preset.members:
+            locate(preset_of(self.preset, member))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Quantiles by time; `params` may hold the horizon."""

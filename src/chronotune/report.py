@@ -170,7 +170,7 @@ def _compared(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "name": row["name"],
         "trials": _text(row["trials"]),
-        row["objective"]: _text(row["score"], ".4f"),
+        row["objective"]: _text(row["score"], ".4f") + (" (fitted)" if row["fitted"] else ""),
         "zero-shot": _text(row["zero_shot"], ".4f"),
         "gain": _text(row["gain"], "+.1%"),
         f"test {row['objective']}": _text(row["test"], ".4f"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,13 +15,13 @@ from chronotune import metrics
 from chronotune.blending import composition
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
-from chronotune.config.recipe import Recipe, without_segments
+from chronotune.config.recipe import DataConfig, Recipe, without_segments
 from chronotune.config.space import extremes
 from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, forecasts, of_preset
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.data.windows import actuals
-from chronotune.errors import Fault, InputError
+from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.evaluation import evaluate_again
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
@@ -30,6 +31,8 @@ from chronotune.trial import Assignment, Worker
 
 if TYPE_CHECKING:
     import polars as pl
+
+log = logging.getLogger("chronotune.standalone")
 
 
 def evaluate(
@@ -75,6 +78,8 @@ def evaluation_of(
 ) -> dict[str, Any]:
     """Evaluate a sweep again, or a model on a recipe: what `evaluate` and the command of that name do.
 
+    A sweep's report.html is written anew.
+
     Returns:
         What `evaluation.evaluate_sweep` returns, the verdict on the model when it is compared with another.
 
@@ -88,7 +93,19 @@ def evaluation_of(
             f"{target}: a sweep is evaluated on its own recipe and all test windows against zero-shot, but something "
             f"else is asked for. Leave it out, or evaluate the model: {Path(target) / 'winner'}"
         )
-    return evaluate_again(Path(target))
+    evaluation = evaluate_again(Path(target))
+    _report(Path(target))
+    return evaluation
+
+
+def _report(directory: Path) -> None:
+    """Let report.html show it; that it cannot be written takes nothing from the evaluation."""
+    from chronotune.page import write_report
+
+    try:
+        write_report(directory)
+    except Exception as error:
+        log.warning("report.html was not written: %r. Try `chronotune report %s`", error, directory)
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -105,11 +122,12 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Evaluate a model on a recipe, or on the one that was exported with it.
 
-    Where the model is the winner of a sweep that is still there, in `sweeps/` or around it, and the recipe has the
-    sweep's data, the sweep counts this opening of its test segment.
+    Where a model, or the one that it is compared with, is the winner of a sweep that is still there, in `sweeps/` or
+    around it, and the recipe has the sweep's data, the sweep counts this opening of its test segment.
 
     Raises:
-        InputError: There is no recipe, it does not fit the model, or `against` is the model itself.
+        InputError: There is no recipe, it does not fit the model, `against` is the model itself, or one of the two was
+            trained or chosen on the test windows. A model that is scored alone is warned of instead.
     """
     preset = load_model(model)
     own = Path(preset.weights) / "recipe.yaml"
@@ -121,6 +139,7 @@ def evaluate_model(
     loaded = without_segments(recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides))
     other = _other(against, preset, loaded) if against is not None else None
     dataset = load(loaded)
+    _refuse_known(list(filter(None, (preset, other))), loaded, dataset, judged=other is not None)
     data = trial_data(dataset, loaded)
     predict = Worker(Assignment(loaded, data, Path())).predict
     contenders = of_preset(preset, loaded)
@@ -129,7 +148,8 @@ def evaluate_model(
         name = ZERO_SHOT if str(against) == ZERO_SHOT else other.name
         contenders = [_named(preferred(_settings(other, loaded, challenger), data, loaded, predict), name), challenger]
     ruler = thinned(Ruler.of_test(dataset, loaded), max_windows)
-    return _scored(contenders, dataset, ruler, predict, _counted(preset, dataset), judged=other is not None)
+    openings = _counted([preset, *([other] if other else [])], dataset)
+    return _scored(contenders, dataset, ruler, predict, openings, judged=other is not None)
 
 
 def _other(against: str | Path, preset: ModelPreset, recipe: Recipe) -> ModelPreset:
@@ -138,6 +158,48 @@ def _other(against: str | Path, preset: ModelPreset, recipe: Recipe) -> ModelPre
         rule = f"must be another model than {preset.name}, but is {other.name} of {other.weights}"
         raise InputError([Fault("--against", "", rule, "Name another one, or leave it out")])
     return other
+
+
+def _refuse_known(presets: Sequence[ModelPreset], recipe: Recipe, dataset: Dataset, *, judged: bool) -> None:
+    """Judge no model on windows that it was trained or chosen on; scored alone, it is only told."""
+    begins = dataset.panel.time(dataset.split.test_start)
+    for preset in presets:
+        own = _own_test_start(preset, recipe, dataset)
+        if own is None or begins.replace(tzinfo=None) >= own.replace(tzinfo=None):
+            continue
+        rule = (
+            f"{preset.name}: test windows must be new to a model, but they begin at {begins}, and up to {own} it was "
+            f"trained and chosen on the same data"
+        )
+        if judged:
+            raise InputError(f"{rule}. Leave --set and the recipe out, or choose a smaller split.test")
+        log.warning("%s: its scores are too good", rule)
+
+
+def _own_test_start(preset: ModelPreset, recipe: Recipe, dataset: Dataset) -> datetime | None:
+    """Where the test segment of the recipe that made a model begins; None when that was of other data, or is unknown.
+
+    Whether its known-future columns are to be trusted has nothing to do with it.
+    """
+    file = Path(preset.weights) / "recipe.yaml"
+    if not file.exists():
+        return None
+    try:
+        own = without_segments(load_recipe(file))
+        if _place(own.data) != _place(recipe.data):
+            return None
+        if (own.data, own.split, own.stride) == (recipe.data, recipe.split, recipe.stride):
+            return dataset.panel.time(dataset.split.test_start)
+        trusting = own.data.model_copy(update={"trust_known_future": own.data.known_future})
+        made = load(own.model_copy(update={"data": trusting}))
+    except ChronotuneError as error:
+        log.warning("%s: not known whether it was trained on the test windows: %s", preset.name, error)
+        return None
+    return made.panel.time(made.split.test_start)
+
+
+def _place(data: DataConfig) -> tuple[str, Path | None, str]:
+    return data.source, Path(data.path).expanduser().resolve() if data.path else None, data.target
 
 
 def _named(contender: Contender, name: str) -> Contender:
@@ -188,10 +250,15 @@ def thinned(ruler: Ruler, most: int | None) -> Ruler:
     )
 
 
-def _counted(preset: ModelPreset, dataset: Dataset) -> int | None:
-    """Note the opening in the sweep that this model won, if it is there and on these data; how many there are now."""
-    if (sweep := _sweep_of(preset)) is None:
-        return None
+def _counted(presets: Sequence[ModelPreset], dataset: Dataset) -> int | None:
+    """Note the opening in the sweeps that these models won, if they are there; how many the most opened of them has."""
+    sweeps = {sweep.resolve() for preset in presets if (sweep := _sweep_of(preset)) is not None}
+    counts = [count for sweep in sorted(sweeps) if (count := _noted(sweep, dataset)) is not None]
+    return max(counts, default=None)
+
+
+def _noted(sweep: Path, dataset: Dataset) -> int | None:
+    """How often a sweep's test segment has been opened, now once more; None when its data are others."""
     with Lease(sweep):
         study = Study.reopen(sweep)
         if (study.attribute("identity") or {}).get("data") != dataset.fingerprint[:16]:
@@ -207,8 +274,16 @@ def _sweep_of(preset: ModelPreset) -> Path | None:
         return None
     folders = [Path(preset.weights), *sorted(Path("sweeps").glob("*/winner"))]
     won = (folder for folder in folders if (folder / "preset.yaml").exists() and _is_sweep(folder.parent))
-    found = (folder.parent for folder in won if load_model(folder / "preset.yaml").revision == preset.revision)
-    return next(found, None)
+    return next((folder.parent for folder in won if _revision(folder / "preset.yaml") == preset.revision), None)
+
+
+def _revision(preset: Path) -> str | None:
+    """Of a winner's weights; None when its preset cannot be read, which is no fault of the model that is evaluated."""
+    try:
+        return load_model(preset).revision
+    except ChronotuneError as error:
+        log.warning("not known whether the model is this sweep's winner: %s", error)
+        return None
 
 
 def _scored(

@@ -246,7 +246,7 @@ class _Sweep:
         self._tell("began", self.directory, self.recipe, self.dataset, reading)
         halting, mirror = halting_when_unwritable(self.directory), Mirror(self.directory, self.recipe.tracking)
         with explained(self.recipe.storage), terminated_like_interrupted(), halting, mirror:
-            fit, mirrored = partial(slots, self.recipe.cluster), lambda: mirror.report.results
+            fit, mirrored, whole = partial(slots, self.recipe.cluster), lambda: mirror.report.results, False
             self._gauges = Gauges(self.directory.name, reading, fit, mirrored)
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
@@ -254,8 +254,11 @@ class _Sweep:
                 run_finalists(self.study, self.assignment, self._on_record)
                 self._conclude()
                 self.study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
+                whole = True
             finally:
                 self._tell("ended", self.directory, self.study.read())
+                if not whole:
+                    mirror.flush()  # first: who is told to go has seconds, and the report takes some
                 self._report()
                 mirror.flush()
                 self._gauges.update(self.study.read(), now=True)

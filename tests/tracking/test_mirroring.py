@@ -15,7 +15,8 @@ from chronotune.config.recipe import Tracking
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import Lease
 from chronotune.study import Result
-from chronotune.tracking import Mirror, MirrorReport, mirror, mirror_again, mirroring
+from chronotune.tracking import Mirror, MirrorReport, mirror, mirror_again, mirroring, runs
+from chronotune.tracking.content import MirroredRun
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_a_sweep_is_one_parent_and_one_child_a_trial(tmp_path: Path, store: Stor
     """Params, tags, states, times and the series of metrics by windows seen are all there."""
     sweep = whole_sweep(tmp_path / "sweep")
     report = mirror(sweep.directory, store.tracking)
-    assert report == MirrorReport(store.uri, points=report.points, results=8, trouble=None)
+    assert report == MirrorReport(store.uri, points=report.points, results=8)
     runs = store.runs()
     parent, won = runs.pop("sweep"), runs["trial 0003"]
     assert sorted(runs) == ["trial 0000", "trial 0001", "trial 0002", "trial 0003"]
@@ -101,6 +102,50 @@ def test_a_second_mirror_writes_nothing(tmp_path: Path, store: Store) -> None:
     assert mirror(moved, store.tracking) == MirrorReport(store.uri, points=0, results=8)
     assert store.points() == before
     assert len(store.runs()) == 5
+
+
+def test_a_later_look_takes_up_only_what_changed(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended trials and unchanged files are left alone; another winner, or a failure between, has all looked at."""
+    sweep, taken, read = whole_sweep(tmp_path / "sweep"), list[str](), list[str]()
+    bring, attach = runs.Runs.bring, runs.Runs.attach
+
+    def bringing(self: runs.Runs, run: MirroredRun) -> int:
+        taken.append(run.key)
+        return bring(self, run)
+
+    def attaching(self: runs.Runs, key: str, texts: dict[str, str]) -> None:
+        read.append(key)
+        attach(self, key, texts)
+
+    monkeypatch.setattr(runs.Runs, "bring", bringing)
+    monkeypatch.setattr(runs.Runs, "attach", attaching)
+    copier = mirroring._Copier(sweep.directory, store.tracking)
+
+    def look() -> list[str]:
+        taken.clear()
+        copier.attempt(driven=False)
+        assert copier.report.trouble is None
+        return [*taken]
+
+    assert look() == ["0", "1", "2", "3", "sweep"]
+    assert look() == ["sweep"]
+    number = sweep.trial(0.4)
+    assert look() == look() == ["4", "sweep"]  # it runs
+    sweep.study.finish(number, FULL)
+    assert look() == ["4", "sweep"]
+    assert look() == ["sweep"]
+    sweep.study.note("winner", {**sweep.study.attribute("winner"), "number": number})
+    assert look() == ["0", "1", "2", "3", "4", "sweep"]
+    assert "chronotune.winner.number" in store.runs()["trial 0004"].data.tags
+    assert "chronotune.winner.number" not in store.runs()["trial 0003"].data.tags
+    assert read == ["sweep"]
+    (sweep.directory / "report.html").write_text("<p>")
+    assert look() == ["sweep"]
+    assert len(read) == 2
+    with monkeypatch.context() as broken:
+        broken.setattr(runs.Runs, "adopt", None)
+        copier.attempt(driven=False)
+    assert len(look()) == 6
 
 
 def test_two_sweeps_of_one_recipe_stay_apart(tmp_path: Path, store: Store) -> None:

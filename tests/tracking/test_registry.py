@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
 from tracking_parts import Store
 
 import chronotune
+from chronotune.checkpoint import sha256
+from chronotune.config.load import dump, load_model
+from chronotune.config.model import Member, ModelPreset, Serving
 from chronotune.config.recipe import Tracking
 from chronotune.data.sources import solar
 from chronotune.errors import ChronotuneError
 from chronotune.tracking import mirror
+from chronotune.tracking.registry import _save
 from sweep_parts import judged_sweep
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
@@ -79,12 +85,71 @@ def test_what_ships_is_registered_and_forecasts(tmp_path: Path, store: Store) ->
         loaded(store, version, model_config={"weights": str(tmp_path / "moved")})
 
 
+def panel_of(times: Any) -> Any:
+    """Two plants of ten days and a day to forecast: no column has the type that MLflow would have wanted."""
+    import pandas as pd
+
+    frame, hour = pd.DataFrame({"time": times}), np.arange(264)
+    frame = frame.assign(
+        load=np.where(hour < 240, 50.0 + hour % 24, np.nan), nsm=3600 * (hour % 24), open=hour % 24 > 6
+    )
+    return pd.concat([frame.assign(plant=plant) for plant in (1, 2)], ignore_index=True)
+
+
+@pytest.mark.parametrize("kind", ["naive", "zoned", "text"])
+def test_a_version_takes_the_types_that_files_have(tmp_path: Path, kind: str) -> None:
+    """Whole numbers, truths, ids that are numbers, time zones, and times as the text that `pandas.read_csv` leaves."""
+    import mlflow
+    import pandas as pd
+
+    columns = {"time": "time", "target": "load", "id": "plant", "past_only": ["open"], "known_future": ["nsm"]}
+    encodings = {"open": {"values": {"false": 53.0, "true": 65.0}, "unseen": 62.0}}
+    serving = Serving.model_validate({"horizon": 24, "context_length": 96, **columns, "encodings": encodings})
+    preset = ModelPreset(name="plant", weights=".", max_context_length=96, serving=serving)
+    told = {"preset": preset.model_dump(mode="json", exclude_none=True), "sha256": sha256(TINY / "model.safetensors")}
+    _save(tmp_path / "model", {**told, "weights": TINY.as_uri()}, None)
+    naive = pd.date_range("2026-01-01", periods=264, freq="h")
+    times = {"naive": naive, "zoned": naive.tz_localize("Asia/Kolkata"), "text": naive.astype(str)}[kind]
+    model, data = mlflow.pyfunc.load_model(str(tmp_path / "model")), panel_of(times)
+    forecast = model.predict(data)
+    assert list(forecast["plant"]) == ["1"] * 24 + ["2"] * 24
+    ours = chronotune.forecast(preset.model_copy(update={"weights": str(TINY)}), pl.from_pandas(data))
+    assert forecast["forecast"].tolist() == ours["forecast"].to_list()
+
+
 def test_weights_are_uploaded_when_asked(tmp_path: Path, store: Store) -> None:
     """Then the version needs nothing of the sweep's folder."""
     sweep = judged_sweep(tmp_path / "one", SHIP, TINY)
     [version] = published(store, sweep, upload=True)
     sweep.rename(tmp_path / "gone")
     assert len(loaded(store, version).predict(hours().to_pandas())) == 24
+
+
+def test_another_member_of_a_blend_is_refused(tmp_path: Path, store: Store) -> None:
+    """A blend's members are registered with their hashes, whatever a folder says of itself later."""
+    sweep = judged_sweep(tmp_path / "one", SHIP, TINY)
+    winner, beside = sweep / "winner", sweep / "winner" / "members" / "zero-shot"
+    beside.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(TINY / name, beside)
+    alone = ModelPreset(name="tiny", weights=".", max_context_length=96, revision=sha256(TINY / "model.safetensors"))
+    (beside / "preset.yaml").write_text(dump(alone))
+    fed = {"weight": 0.5, "context_length": 96}
+    members = [Member.model_validate({**fed, "folder": folder}) for folder in (".", "members/zero-shot")]
+    (winner / "preset.yaml").write_text(
+        dump(load_model(winner).model_copy(update={"weights": ".", "members": members}))
+    )
+    [version] = published(store, sweep)
+    model = loaded(store, version)
+    assert len(model.predict(hours().to_pandas())) == 24
+    (beside / "model.safetensors").write_bytes(b"other weights")
+    other = sha256(beside / "model.safetensors")
+    (beside / "preset.yaml").write_text(dump(alone.model_copy(update={"revision": other})))
+    refused = r"members/zero-shot/model\.safetensors must have the SHA-256"
+    with pytest.raises(ChronotuneError, match=refused):
+        loaded(store, version)
+    with pytest.raises(ChronotuneError, match=refused):
+        model.predict(hours().to_pandas())
 
 
 @pytest.mark.parametrize("decision", ["keep zero-shot", "not enough test windows", None])

@@ -68,8 +68,12 @@ def begin(recipe: Recipe, directory: Path | None) -> None:
     """Submit a new sweep and follow it; its data are checked here first where they are here."""
     from chronotune.cluster.jobs import submit
     from chronotune.data.prepare import load
+    from chronotune.errors import Fault, InputError
     from chronotune.sweep import new_folder
 
+    if directory is not None and str(directory) != directory.name:
+        rule = f"a sweep on a cluster goes into {recipe.cluster.sweeps} there, so it must be a name, but is {directory}"
+        raise InputError([Fault("--dir", "", rule, f"Give --dir {directory.name or 'NAME'}, or set cluster.sweeps")])
     path = recipe.data.path
     if recipe.data.source == "solar" or (path and Path(path).expanduser().exists()):
         load(recipe)

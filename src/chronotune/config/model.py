@@ -43,6 +43,9 @@ class Member(Declaration):
     weight: float = Field(gt=0, le=1, description="Its share of the forecast; those of all members add up to 1.")
     context_length: PositiveInt = Field(description="Past steps that it sees.")
     covariates: list[str] = Field(default_factory=list, description="Those that it sees, past-only ones first.")
+    revision: str | None = Field(
+        None, description="SHA-256 of its weights, written for the registry; null: as its own preset.yaml says."
+    )
 
 
 class Provenance(Declaration):

@@ -8,7 +8,7 @@ from typing import Any
 from chronotune.page.html import Html, Plot, figure, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.plots import BAD, CHALLENGER, MUTED, ZERO_SHOT, label, plot
-from chronotune.page.words import METRICS, figure_of, moment, percent, plural
+from chronotune.page.words import AGAIN, METRICS, figure_of, moment, percent, plural
 
 _DECIDED = {
     "ship the challenger": ("good", "Ship the tuned model"),
@@ -166,7 +166,7 @@ def _gain_plot(rows: Sequence[Mapping[str, Any]], challenger: str) -> Plot:
 def _days(material: Material) -> Html:
     days = material.windows.get("days") or {}
     if not days or len(days["days"]) != len(days["challenger"]):
-        return missing("Losses by day were not kept with this evaluation. To have them, evaluate the sweep again.")
+        return missing("Losses by day were not kept with this evaluation. " + AGAIN)
     saved = [
         None if None in (ours, theirs) else theirs - ours
         for ours, theirs in zip(days["challenger"], days["zero_shot"], strict=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
+from chronotune.contenders import BEST
 from chronotune.gate import is_shipped
 from chronotune.page.html import Content, Html, missing, section, table, tag
 from chronotune.page.material import Material
@@ -124,12 +126,24 @@ def reproduce(material: Material) -> Html:
     }
     about = (
         f"To be typed in the folder that holds {folder.parent.name}/. "
-        "The first command runs the same sweep on the same data; the others take its winner and train it once more, "
-        "to the same score. With several workers the order in which trials end is part of a search, so a sweep "
+        f"The first command runs the same sweep on the same data; the others {_taken(winner)}. "
+        "With several workers the order in which trials end is part of a search, so a sweep "
         "that is run again may propose other trials."
     )
     code = tag("pre", tag("code", "\n".join(commands)), tabindex="0")
     return section("reproduce", "How to do it again", tag("p", about), code, _list(facts, "facts rows"))
+
+
+def _taken(winner: Mapping[str, Any]) -> str:
+    """What the commands do with the winner, and what training its recipe gives."""
+    if not winner:
+        return "go on with it where it ended"
+    if winner.get("challenger", BEST) == BEST:
+        return "take its winner and train it once more, to the same score"
+    return (
+        f"take what went out ({winner['challenger']}) and train its tuned member once more: that one alone, not what "
+        "was made of it, so the score is the member's"
+    )
 
 
 def terms() -> Html:

@@ -10,7 +10,7 @@ from typing import Any
 from chronotune.page.html import Html, Plot, figure, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.plots import BAD, CHALLENGER, INK, MUTED, ZERO_SHOT, band, label, line, plot, style_of
-from chronotune.page.words import figure_of
+from chronotune.page.words import AGAIN, figure_of
 
 _ROLES = {
     "typical": ("A typical window", "Half of the test windows were forecast better than this one, half worse."),
@@ -22,14 +22,13 @@ _ROLES = {
     "against": ("Where tuning hurt most", "The window in which the untouched model was furthest ahead."),
 }
 _SHOWN_SEGMENTS = 30
-_AGAIN = "To have it, evaluate the sweep again: chronotune evaluate and this folder; the opening is counted."
 
 
 def fans(material: Material) -> Html:
     """Forecasts of single windows beside what came true."""
     title, windows = "What the forecasts look like", material.windows.get("windows") or []
     if not windows:
-        why = "Forecasts of single windows were not kept with this evaluation. " + _AGAIN
+        why = "Forecasts of single windows were not kept with this evaluation. " + AGAIN
         return section("fans", title, missing(why if material.evaluation else "No forecast of the test windows yet."))
     about = (
         "The dark line is what really happened. The coloured line is the tuned model's median forecast, made at the "
@@ -137,7 +136,7 @@ def uncertainty(material: Material) -> Html:
     """Calibration and residuals."""
     title, windows = "Can its uncertainty be trusted?", material.windows
     if not windows.get("calibration"):
-        why = "Calibration and residuals were not kept with this evaluation. " + _AGAIN
+        why = "Calibration and residuals were not kept with this evaluation. " + AGAIN
         return section("uncertainty", title, missing(why if material.evaluation else "Nothing was forecast yet."))
     return section("uncertainty", title, tag("div", _calibration(material), _residuals(material), class_="grid"))
 

@@ -43,10 +43,16 @@ def _leaderboard(material: Material) -> Html:
     if not material.board:
         return missing("No trial was begun.")
     noted = material.reading.attributes.get("winner") or {}
-    marked = [number for number, row in enumerate(material.board) if row["trial"] == noted.get("number", -1)]
-    rows = [_row(row, material.objective) for row in material.board]
+    head = material.board[: trials.MOST + 1]
+    marked = [number for number, row in enumerate(head) if row["trial"] == noted.get("number", -1)]
+    rows = [_row(row, material.objective) for row in head]
     zero = [] if material.board[0]["trial"] is None else [missing("The untouched model was not scored on validation.")]
-    return join([*zero, table("Leaderboard: zero-shot first, then the trials", rows, marked), _failures(material)])
+    board = table("Leaderboard: zero-shot first, then the trials", rows, marked)
+    return join([*zero, board, *_hidden(len(material.board) - len(head)), _failures(material)])
+
+
+def _hidden(count: int) -> list[Html]:
+    return [tag("p", f"{plural(count, 'trial')} behind these: see `chronotune show`.")] if count else []
 
 
 def _failures(material: Material) -> Html:
@@ -144,7 +150,8 @@ def _influence(material: Material) -> list[Html]:
     about = (
         f"{plural(len(same.trials), 'trial')}, all after {budget:,} training windows, where they had the same budget"
     )
-    slices = [_slice(same, number, name) for number, name in enumerate(names)]
+    drawn = trials.spread(same)
+    slices = [_slice(same, drawn, number, name) for number, name in enumerate(names)]
     return [_importances(same, about), _parallel(same, about), tag("div", *slices, class_="grid")]
 
 
@@ -187,11 +194,13 @@ def _parallel(same: Any, about: str) -> Html:
     return figure("parallel", trials.parallel_coordinates(same), "Parallel coordinates", caption)
 
 
-def _slice(same: Any, number: int, name: str) -> Html:
+def _slice(same: Any, drawn: Any, number: int, name: str) -> Html:
     values = trials.best_values(same, name)
     if all(isinstance(value, float) for value in values):
         told = f"{min(values):.3g} to {max(values):.3g}"
     else:
         told = ", ".join(f"{unescape(str(one))} ({values.count(one)}x)" for one in dict.fromkeys(values))
-    caption = f"Each dot is a trial, lower is better. The best {len(values)} had {told}."
-    return figure(f"slice-{number}", trials.slice_of(same, name), f"Score by {name.replace('_', ' ')}", caption)
+    several, every = len(same.trials), len(drawn.trials)
+    some = f"Of {plural(several, 'trial')} {every} are drawn, from the first to the last. " if every < several else ""
+    caption = f"{some}Each dot is a trial, lower is better. The best {len(values)} had {told}."
+    return figure(f"slice-{number}", trials.slice_of(drawn, name), f"Score by {name.replace('_', ' ')}", caption)

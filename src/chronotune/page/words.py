@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80")
+AGAIN = (
+    "To have it, evaluate the sweep again: chronotune evaluate and this folder; the opening is counted, and "
+    "report.html written anew."
+)
 MEANINGS = {
     "zero-shot": "The pretrained model as it came, without any training on these data, in the setting that validation "
     "preferred.",

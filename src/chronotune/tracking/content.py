@@ -70,18 +70,33 @@ def sweep_id(reading: Reading) -> str:
     return _digest(json.dumps(created, sort_keys=True))
 
 
-def runs_of(reading: Reading, directory: Path, driven: bool) -> list[MirroredRun]:
+def runs_of(
+    reading: Reading, directory: Path, driven: bool, known: Mapping[str, TrialRecord] | None = None
+) -> list[MirroredRun]:
     """The children by trial number, the finalists' repeats, then the parent: its end is written when all of them are.
 
     Args:
         reading: The sweep's study.
         directory: The sweep's folder, where the weights stay.
         driven: Whether some process drives the sweep now. If not, what still runs in the study was killed.
+        known: By key, trials whose runs are left out unless they have changed.
     """
     alive = driven and not reading.attributes.get("ended")
-    weights = _weights(reading, directory)
-    trials = (*reading.trials, *reading.finalists)
+    weights, known = _weights(reading, directory), known or {}
+    trials = [trial for trial in (*reading.trials, *reading.finalists) if known.get(key_of(trial)) != trial]
     return [*(_child(trial, alive, weights) for trial in trials), _parent(reading, alive, weights)]
+
+
+def key_of(trial: TrialRecord) -> str:
+    """What names a trial's run among those of its sweep."""
+    return str(trial.number) if trial.of is None else f"finalist-{trial.number}"
+
+
+def stamps_of(directory: Path) -> dict[str, tuple[int, int]]:
+    """When those files were written and how long they are, by path: enough to tell whether one is another now."""
+    found = {name: directory / name for name in ARTIFACTS}
+    stats = {name: path.stat() for name, path in found.items() if path.is_file()}
+    return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in stats.items()}
 
 
 def artifacts_of(reading: Reading, directory: Path) -> dict[str, str]:
@@ -105,11 +120,10 @@ def _child(trial: TrialRecord, alive: bool, weights: Mapping[int, Mapping[str, s
         "chronotune.seed": trial.seed,
         **(weights.get(trial.number, {}) if trial.of is None else {}),
     }
-    repeat = "" if trial.of is None else f"finalist-{trial.number}"
     point = trial.hyperparameters.model_dump(exclude_none=True) if trial.hyperparameters else {}
     return MirroredRun(
-        key=repeat or str(trial.number),
-        name=f"trial {trial.of:04d}, seed {trial.seed}" if repeat else f"trial {trial.number:04d}",
+        key=key_of(trial),
+        name=f"trial {trial.number:04d}" if trial.of is None else f"trial {trial.of:04d}, seed {trial.seed}",
         status=status.get(state, "FINISHED"),
         started=_milliseconds(trial.started),
         ended=None if state == "running" else _milliseconds(_last_sign(trial)),

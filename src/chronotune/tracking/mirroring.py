@@ -8,18 +8,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from chronotune.config.recipe import Tracking
 from chronotune.errors import ChronotuneError
 from chronotune.lease import is_alive, read_holder
-from chronotune.study import Reader, read
+from chronotune.study import Reader, Reading, TrialRecord, read
 from chronotune.tracking.address import masked, resolve_uri
-from chronotune.tracking.content import SWEEP, artifacts_of, runs_of, sweep_id
+from chronotune.tracking.content import SWEEP, artifacts_of, key_of, runs_of, stamps_of, sweep_id
 from chronotune.tracking.registry import Registry
 from chronotune.tracking.runs import Runs, prepare_environment, quiet
 
@@ -150,6 +150,22 @@ class Mirror:
         self._copier.persist(driven=False)
 
 
+@dataclass(frozen=True)
+class _Brought:
+    """What needs no second look while a mirror goes on: of 10,000 trials only few change between two looks."""
+
+    trials: Mapping[str, TrialRecord] = field(default_factory=dict)
+    """By key, those that had ended."""
+    winner: Any = None
+    """As the study noted it: another marks other runs."""
+    files: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Stamps of the artifacts."""
+
+    def beside(self, reading: Reading) -> _Brought:
+        """What of it still holds."""
+        return self if self.winner == reading.attributes.get("winner") else replace(self, trials={})
+
+
 class _Copier:
     """Copies a study to MLflow again and again and remembers what is there; after a failure it looks afresh."""
 
@@ -158,6 +174,7 @@ class _Copier:
         prepare_environment()
         self._reader, self._tracking = reader, tracking
         self._runs: Runs | None = None
+        self._brought = _Brought()
         self._points = self._results = 0
         self._trouble: str | None = "nothing was written yet"
         self._abandoned = False
@@ -189,7 +206,7 @@ class _Copier:
         try:
             self._copy(driven)
         except Exception as error:  # whatever MLflow, the network or a file raises: the sweep goes on
-            self._reader = self._runs = None
+            self._reader, self._runs, self._brought = None, None, _Brought()
             self._settle(_reason(error).replace(self._uri, masked(self._uri)))
         else:
             self._settle(None)
@@ -205,16 +222,25 @@ class _Copier:
         if self._runs is None:
             self._runs = Runs(self._uri, self._experiment, sweep_id(reading))
             self._registry = Registry(self._runs, self._tracking)
-        *children, parent = runs_of(reading, self._directory, driven)
+        brought = self._brought.beside(reading)
+        *children, parent = runs_of(reading, self._directory, driven, brought.trials)
         with quiet():
             self._runs.adopt(parent)
             for run in [*children, parent]:
                 if self._abandoned:
                     return
                 self._points += self._runs.bring(run)
-            self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
+            if brought.files != (files := stamps_of(self._directory)):
+                self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
             self._registry.publish(reading, self._directory)
-        self._results = sum(len(trial.results) for trial in (*reading.trials, *reading.finalists))
+        self._brought = _Brought(
+            {key_of(one): one for one in _trials(reading) if one.ended}, reading.attributes.get("winner"), files
+        )
+        self._results = sum(len(trial.results) for trial in _trials(reading))
+
+
+def _trials(reading: Reading) -> tuple[TrialRecord, ...]:
+    return (*reading.trials, *reading.finalists)
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from chronotune import __version__
 from chronotune.config.load import load_model
-from chronotune.config.model import ModelPreset, Serving
+from chronotune.config.model import Member, ModelPreset, Serving
 from chronotune.config.recipe import Tracking
 from chronotune.errors import ChronotuneError
 from chronotune.gate import decision_of, is_shipped
@@ -80,15 +80,21 @@ def version_tags(reading: Reading) -> dict[str, str]:
 
 
 def _wish(folder: Path, sha256: str, uploaded: bool) -> dict[str, Any]:
-    """What `pyfunc.Forecaster` is told: the preset, the weights' place unless they go along, and their hash."""
+    """What `pyfunc.Forecaster` is told: the preset, the weights' place unless they go along, and all their hashes."""
     preset = load_model(folder / "preset.yaml")
     if preset.revision != sha256:
         raise ChronotuneError(
             f"the winner in {folder} must have the SHA-256 {sha256[:12]}... that was evaluated, but its preset names "
             f"{(preset.revision or 'none')[:12]}... Evaluate it again with `chronotune evaluate {folder.parent}`"
         )
-    told = preset.model_copy(update={"weights": "."}).model_dump(mode="json", exclude_none=True)
+    members = [_named(folder, member) for member in preset.members]
+    told = preset.model_copy(update={"weights": ".", "members": members}).model_dump(mode="json", exclude_none=True)
     return {"preset": told, "sha256": sha256, **({} if uploaded else {"weights": folder.resolve().as_uri()})}
+
+
+def _named(folder: Path, member: Member) -> Member:
+    """A member with the revision of its weights: its folder may change, what was registered does not."""
+    return member.model_copy(update={"revision": load_model(folder / member.folder / "preset.yaml").revision})
 
 
 def _save(to: Path, wish: Mapping[str, Any], weights: Path | None) -> None:
@@ -109,20 +115,27 @@ def _save(to: Path, wish: Mapping[str, Any], weights: Path | None) -> None:
 
 
 def signature(serving: Serving) -> Any:
-    """Columns in and out with their types, and the horizon as a parameter."""
+    """Columns in and out, and the horizon as a parameter.
+
+    What comes in may have any type: MLflow takes no int64 or bool for a double, no number for a string and no time
+    zone, all of which a file can hold; `chronotune.forecast` checks the values itself.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    identity = [ColSpec(DataType.string, serving.id)] if serving.id else []
-    time = ColSpec(DataType.datetime, serving.time)
-    covariates = [
-        ColSpec(DataType.string if name in serving.encodings else DataType.double, name)
-        for name in (*serving.past_only, *serving.known_future)
-    ]
-    quantiles = [ColSpec(DataType.double, f"{level:g}") for level in QUANTILES]
+    identity = [serving.id] if serving.id else []
+    given = (*identity, serving.time, serving.target, *serving.past_only, *serving.known_future)
+    made = ["forecast", *(f"{level:g}" for level in QUANTILES)]
     return ModelSignature(
-        inputs=Schema([*identity, time, ColSpec(DataType.double, serving.target), *covariates]),
-        outputs=Schema([*identity, time, ColSpec(DataType.double, "forecast"), *quantiles]),
+        inputs=Schema([ColSpec(AnyType(), name) for name in given]),
+        outputs=Schema(
+            [
+                *(ColSpec(DataType.string, name) for name in identity),
+                ColSpec(DataType.datetime, serving.time),
+                *(ColSpec(DataType.double, name) for name in made),
+            ]
+        ),
         params=ParamSchema([ParamSpec("horizon", DataType.long, serving.horizon)]),
     )
 
