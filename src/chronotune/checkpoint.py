@@ -144,8 +144,8 @@ def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any])
 def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` when the block ends without an error.
 
-    Until then it is a hidden sibling. Its files reach the disk before it gets its name, so that after a crash the
-    folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
+    Until then it is a hidden sibling. All that is in it reaches the disk before it gets its name, so that after a crash
+    the folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
 
     Raises:
         ChronotuneError: `replace` is false, and `folder` is there, or came to be there in the meantime.
@@ -157,7 +157,7 @@ def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for path in (*partial.iterdir(), partial):
+        for path in (*partial.rglob("*"), partial):
             _sync(path)
         if not replace:
             _refuse_existing(folder)
