@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from chronotune import challenger, serving, trees
+from chronotune.again import LastWorker
 from chronotune.averaging import average
 from chronotune.challenger import CLEARLY, WITH_ZERO_SHOT, challenger_of, choose, ingredients, settle
 from chronotune.config.load import load_model, load_recipe
@@ -69,7 +70,7 @@ def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
         study.finish(number, 27)
     best = study.read().winner
     assert best is not None
-    study.note("winner", write_winner(worker, worker.assignment, best, dataset.panel))
+    study.note("winner", write_winner(LastWorker(worker.assignment), worker.assignment, best, dataset.panel))
     return directory
 
 

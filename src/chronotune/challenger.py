@@ -21,6 +21,7 @@ from chronotune.blending import blend, weigh
 from chronotune.checkpoint import appearing, sha256
 from chronotune.config.load import dump, load_model
 from chronotune.config.model import Member, ModelPreset
+from chronotune.config.space import Hyperparameters
 from chronotune.contenders import (
     AVERAGE,
     BEST,
@@ -34,7 +35,7 @@ from chronotune.contenders import (
     tuned_folder,
 )
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.export import WEIGHTS, Exporter
+from chronotune.export import WEIGHTS
 from chronotune.finalists import champion
 from chronotune.forecaster import locate
 from chronotune.scoring import Ruler, spread
@@ -55,8 +56,13 @@ CHALLENGERS = (BEST, AVERAGE, WITH_ZERO_SHOT)
 """Who may be exported, the simplest first."""
 
 
-class Models(Exporter, Protocol):
+class Models(Protocol):
     """A worker that forecasts and exports: `Worker`, or `RemoteWorker`."""
+
+    def export(
+        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
+    ) -> None:
+        """Write the weights of trial `number` at `windows_seen` into `folder`; with a seed, of a finalist's repeat."""
 
     def predict(
         self,

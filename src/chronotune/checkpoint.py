@@ -13,7 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from chronotune.errors import ChronotuneError, StorageError
+from chronotune.errors import CheckpointLostError, ChronotuneError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,8 @@ def read(folder: Path) -> Checkpoint:
     """Read a checkpoint and verify the digests of its files. Nothing in it is executed.
 
     Raises:
-        ChronotuneError: It is missing, damaged, or of another format.
+        CheckpointLostError: It is missing or damaged.
+        ChronotuneError: It cannot be read now, or is of another format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -82,7 +83,7 @@ def read(folder: Path) -> Checkpoint:
         state = load(folder / STATE, map_location="cpu", weights_only=True) if has_state else {}
         return Checkpoint(load_file(folder / WEIGHTS), state, meta)
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+        raise _unread(folder, error) from error
 
 
 def drop_state(folder: Path) -> None:
@@ -107,20 +108,28 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Progress and settings of a checkpoint, without its weights.
 
     Raises:
-        ChronotuneError: There is no checkpoint, or none that this version reads.
+        CheckpointLostError: It is missing or damaged.
+        ChronotuneError: It cannot be read now, or not by this version.
     """
     try:
         meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         version = meta["format"]
     except FileNotFoundError:
-        raise ChronotuneError(f"there is no checkpoint in {folder}") from None
+        raise CheckpointLostError(f"there is no checkpoint in {folder}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+        raise _unread(folder, error) from error
     if version != _FORMAT:
         raise ChronotuneError(
             f"checkpoint {folder} must have format {_FORMAT}, but has {version}; use the chronotune that wrote it"
         )
     return meta
+
+
+def _unread(folder: Path, error: Exception) -> ChronotuneError:
+    """What is wrong with it: a disk that does not give a file now, or refuses it, has not lost it."""
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return ChronotuneError(f"checkpoint {folder} cannot be read ({_first_line(error)}); check the disk and rights")
+    return CheckpointLostError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it")
 
 
 def sha256(path: Path) -> str:

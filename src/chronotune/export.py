@@ -28,12 +28,10 @@ WEIGHTS = "model.safetensors"
 
 
 class Exporter(Protocol):
-    """A worker, here or elsewhere, that can write a checkpoint's plain weights."""
+    """A worker, here or elsewhere, that can write a winner's plain weights: `again.LastWorker`, or `RemoteWorker`."""
 
-    def export(
-        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
-    ) -> None:
-        """Write the weights of trial `number` at `windows_seen` into `folder`; with a seed, of a finalist's repeat."""
+    def export_best(self, record: TrialRecord, folder: Path) -> None:
+        """Write the weights of a training's best result into `folder`, whatever has become of its checkpoint."""
 
 
 def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, panel: Panel) -> dict[str, Any]:
@@ -56,7 +54,7 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
     if best.seed is not None:
         recipe = recipe.model_copy(update={"seed": best.seed})
     with appearing(folder) as draft:
-        worker.export(best.number, best.hyperparameters, best.best.windows_seen, draft, best.seed)
+        worker.export_best(best, draft)
         digest = write_declarations(
             draft,
             recipe,

@@ -25,7 +25,7 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.stores import SCRATCH, prune
-from chronotune.study import Result, Study
+from chronotune.study import Result, Study, TrialRecord
 from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, result_of
 
 log = logging.getLogger("chronotune.tuner")
@@ -282,8 +282,12 @@ class RemoteWorker:
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
     ) -> None:
-        """`LastWorker.export`, there."""
+        """`Worker.export`, there."""
         _get(self._handle.export.remote(number, point, windows_seen, folder, seed))
+
+    def export_best(self, record: TrialRecord, folder: Path) -> None:
+        """`LastWorker.export_best`, there."""
+        _get(self._handle.export_best.remote(record, folder))
 
     def predict(
         self,
