@@ -14,6 +14,7 @@ from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, 
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.errors import InputError
+from chronotune.identity import as_begun
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
 from chronotune.scoring import Ruler, merged
@@ -30,7 +31,7 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
     """
     with Lease(directory):
         study = Study.reopen(directory)
-        recipe = Recipe.model_validate(study.attribute("recipe"))
+        recipe = as_begun(Recipe.model_validate(study.attribute("recipe")))
         if study.attribute("winner") is None:
             raise InputError(
                 f"{directory}: only a sweep with a winner can be evaluated. "
