@@ -120,6 +120,21 @@ def test_what_is_not_better_is_exported_by_force_only(tmp_path: Path, decision: 
     assert preset.provenance.verdict == (decision and f"{decision}: so they say")
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("digest", ["b" * 64, None])
+def test_what_the_study_does_not_name_is_not_exported(tmp_path: Path, digest: str | None, force: bool) -> None:
+    """A driver that was killed between writing a new winner and naming it left the old verdict."""
+    sweep = judged_sweep(tmp_path / "one", "ship the challenger")
+    preset, weights = sweep / "winner/preset.yaml", sweep / "winner/model.safetensors"
+    if digest is None:
+        weights.write_bytes(b"another")
+    else:
+        preset.write_text(preset.read_text().replace(sha256(weights), digest))
+    with pytest.raises(InputError, match="only the winner that the study names is exported"):
+        export_winner(sweep, tmp_path / "mine", force)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def test_the_command_refuses_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is the user's input that lacks --force."""
     sweep, to = judged_sweep(tmp_path / "one", "keep zero-shot"), str(tmp_path / "mine")
