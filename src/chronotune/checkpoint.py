@@ -41,12 +41,12 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         StorageError: It cannot be written.
         ChronotuneError: `folder` is something else than a checkpoint.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
     from torch import save
 
     if folder.exists() and not (folder / META).exists():
         raise ChronotuneError(f"a checkpoint must not replace {folder}, which is none; move it away")
+    unwritable: tuple[type[Exception], ...] = (*disk_errors(), RuntimeError)
     try:
         with appearing(folder) as partial:
             save_file(
@@ -57,10 +57,17 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             digests = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
             meta = {**checkpoint.meta, "format": _FORMAT, "sha256": digests}
             (partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except unwritable as error:
         raise StorageError(
             f"cannot write checkpoint {folder}: {_first_line(error)}; check rights and free space"
         ) from error
+
+
+def disk_errors() -> tuple[type[Exception], ...]:
+    """What a file that cannot be written raises: the system's errors, and what safetensors makes of them."""
+    from safetensors import SafetensorError
+
+    return OSError, SafetensorError
 
 
 def read(folder: Path) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -159,10 +160,10 @@ def halting_when_unwritable(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        if error.errno not in _UNWRITABLE and not isinstance(error, shutil.Error):  # of a folder's copy
             raise
         raise StorageError(
-            f"a sweep writes into its folder, but {directory} takes nothing any more: {error.strerror}; "
+            f"a sweep writes into its folder, but {directory} takes nothing any more: {error.strerror or error}; "
             f"check rights and free space, then `chronotune resume {directory}`"
         ) from error
 
