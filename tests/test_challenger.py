@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from chronotune import challenger, serving, trees
+from chronotune.again import LastWorker
 from chronotune.averaging import average
 from chronotune.challenger import CLEARLY, WITH_ZERO_SHOT, challenger_of, choose, ingredients, settle
 from chronotune.config.load import load_model, load_recipe
@@ -68,7 +70,7 @@ def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
         study.finish(number, 27)
     best = study.read().winner
     assert best is not None
-    study.note("winner", write_winner(worker, worker.assignment, best, dataset.panel))
+    study.note("winner", write_winner(LastWorker(worker.assignment), worker.assignment, best, dataset.panel))
     return directory
 
 
@@ -245,6 +247,24 @@ def test_an_average_takes_the_winner_s_place(sweep: Sweep, monkeypatch: pytest.M
     assert rows[AVERAGE]["sql"] != rows[BEST]["sql"]
     row = evaluate_model(export_winner(sweep.directory, tmp_path / "mine", force=True), None)["rows"][-1]
     assert row["sql"] == pytest.approx(rows[AVERAGE]["sql"], rel=1e-6)
+
+
+@pytest.mark.parametrize("full", ["export", "predict", "appearing"])
+def test_a_full_disk_costs_the_average_only(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    """Whatever could not be written: there is a choice. What a killed driver left is gone."""
+    (sweep.directory / ".averaging/mean1").mkdir(parents=True)
+    monkeypatch.setattr(Ruler, "score", falling(Ruler.score))
+
+    def fail(*arguments: Any, **_: Any) -> Any:
+        if full == "predict" and str(arguments[0].weights).find(".averaging") < 0:
+            return predict(*arguments)
+        raise SafetensorError("No space left") if full == "export" else OSError(28, "No space left")
+
+    predict = sweep.worker.predict
+    monkeypatch.setattr(challenger if full == "appearing" else sweep.worker, full, fail)
+    choice = sweep.settle()
+    assert (choice["challenger"], choice["averaged"]) == (BEST, [])
+    assert not [path for path in sweep.directory.glob(".*") if path.name != ".lease"]
 
 
 def stop() -> None:

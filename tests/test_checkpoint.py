@@ -173,6 +173,22 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_all_that_is_in_a_folder_is_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what lies deeper, as the members of a blend do."""
+    synced: list[Path] = []
+    monkeypatch.setattr(checkpoint, "_sync", synced.append)
+    with checkpoint.appearing(tmp_path / "blend") as draft:
+        (draft / "members/zero-shot").mkdir(parents=True)
+        (draft / "members/zero-shot/model.safetensors").touch()
+        (draft / "preset.yaml").touch()
+        wanted = {draft, *draft.rglob("*")}
+    assert len(wanted) == 5
+    assert set(synced[:-1]) == wanted
+    assert synced[-1] == tmp_path
+
+
 def test_a_folder_that_must_be_new_is_never_replaced(tmp_path: Path) -> None:
     """Neither one that is there before, nor one that came while ours was being filled."""
     taken = tmp_path / "taken"

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from chronotune import sweep
+from chronotune import evaluation, sweep
 from chronotune.config.load import dump
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
@@ -20,7 +20,8 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import load, prepare, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import InputError
-from chronotune.evaluation import _score, evaluate_sweep
+from chronotune.evaluation import _score, evaluate_again, evaluate_sweep
+from chronotune.identity import identity
 from chronotune.metrics import EVALUATION_LEVELS
 from chronotune.results import as_dict, sweeps
 from chronotune.scoring import Ruler
@@ -163,13 +164,33 @@ def test_the_evaluation_is_shown_with_its_winner_only(tmp_path: Path) -> None:
     assert as_dict(read(directory))["evaluation"] == old
 
 
+class Anybody:
+    """A worker whose models are wrong as `_wrong_by` says."""
+
+    def __init__(self, *_: Any) -> None:
+        self.predict = _wrong_by
+
+
+def test_other_data_open_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that lost its last rows would put the test segment into what the winner was trained on."""
+    monkeypatch.setattr(evaluation, "Worker", Anybody)
+    path, directory = tmp_path / "p.csv", tmp_path / "one"
+    whole = pl.concat([_frame().filter(site="stops").with_columns(site=pl.lit(name)) for name in "ab"])
+    whole.write_csv(path)
+    space: dict[str, Any] = {"learning_rate": 1e-4, "windows": 4, "context_length": 48, "covariates": "none"}
+    recipe = small_recipe(data={**DATA, "path": str(path)}, search_space=space)
+    dataset, study = load(recipe), _with_a_winner(directory, recipe)
+    study.note("identity", identity(recipe, dataset, trial_data(dataset, recipe)))
+    whole.filter(pl.col("time") < pl.datetime(2024, 1, 20)).write_csv(path)
+    with pytest.raises(InputError, match=r"data was .*, is .*Restore that"):
+        evaluate_again(directory)
+    assert study.attribute("test_openings") is None
+    whole.write_csv(path)
+    assert evaluate_again(directory)["test_openings"] == 1
+
+
 def test_the_same_weights_are_not_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An extension without a new winner opens nothing; another winner, or one of before, is evaluated."""
-
-    class Anybody:
-        def __init__(self, *_: Any) -> None:
-            self.predict = _wrong_by
-
     monkeypatch.setattr(sweep, "RemoteWorker", Anybody)
     monkeypatch.setattr(sweep, "threads_of_one_node", lambda _: 1)
     recipe, directory = small_recipe(), tmp_path / "one"

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from chronotune.checkpoint import sha256
-from chronotune.config.load import load_model, load_recipe
+from chronotune.config.load import dump_recipe, load_model, load_recipe
+from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load
 from chronotune.errors import InputError
-from chronotune.export import _numbered, export_winner, free_folder, write_declarations
+from chronotune.export import _numbered, collapsed, export_winner, free_folder, write_declarations
 from chronotune.train import _scratch, train_recipe
 from sweep_parts import POINT, judged_sweep, small_recipe
 from test_cli import run
@@ -46,6 +47,25 @@ def test_training_keeps_its_checkpoints_beside_the_model(tmp_path: Path) -> None
         assert folder.parent == tmp_path
         assert folder.name.startswith(".")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_export_is_trained_again_with_its_covariates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with one that a recipe of now would be refused for; that one says whom it trusts."""
+    trusted: list[list[str]] = []
+
+    def stop(recipe: Recipe) -> None:
+        trusted.append(recipe.data.trust_known_future)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chronotune.train.load", stop)
+    exported = dump_recipe(collapsed(small_recipe(), POINT, 27))
+    older, count = re.subn(r"  trust_known_future: \[\]\n", "", exported)
+    assert count == 1
+    for text in (exported, older, re.sub("stop_at: 27", "stop_at: null", older)):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(KeyboardInterrupt):
+            train_recipe(load_recipe(tmp_path / "recipe.yaml"), tmp_path / "again")
+    assert trusted == [[], ["etr"], []]
 
 
 def test_the_winner_of_a_long_recipe_has_a_valid_name() -> None:
@@ -98,6 +118,21 @@ def test_what_is_not_better_is_exported_by_force_only(tmp_path: Path, decision: 
     assert preset.provenance is not None
     assert preset.provenance.forced
     assert preset.provenance.verdict == (decision and f"{decision}: so they say")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("digest", ["b" * 64, None])
+def test_what_the_study_does_not_name_is_not_exported(tmp_path: Path, digest: str | None, force: bool) -> None:
+    """A driver that was killed between writing a new winner and naming it left the old verdict."""
+    sweep = judged_sweep(tmp_path / "one", "ship the challenger")
+    preset, weights = sweep / "winner/preset.yaml", sweep / "winner/model.safetensors"
+    if digest is None:
+        weights.write_bytes(b"another")
+    else:
+        preset.write_text(preset.read_text().replace(sha256(weights), digest))
+    with pytest.raises(InputError, match="only the winner that the study names is exported"):
+        export_winner(sweep, tmp_path / "mine", force)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def test_the_command_refuses_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,14 +14,15 @@ from optuna.storages.journal import JournalFileBackend
 
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Finalists
-from chronotune.errors import WORKER_LOST
+from chronotune.data.prepare import load
+from chronotune.errors import WORKER_LOST, InputError
 from chronotune.finalists import any_lost, champion, choose, latest, needed, plan, seeds, standings
+from chronotune.identity import as_begun
 from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
 from chronotune.search import BUDGET
 from chronotune.study import JOURNAL, Reading, Study, read
-from chronotune.sweep import as_begun
-from sweep_parts import ask, new_study, result
+from sweep_parts import ask, new_study, result, small_recipe
 
 FULL = 27
 
@@ -213,6 +214,20 @@ def test_a_sweep_of_an_earlier_version_exports_its_winner(tmp_path: Path) -> Non
     assert count == 1
     (tmp_path / "old.yaml").write_text(text)
     assert not as_begun(load_recipe(tmp_path / "old.yaml")).evaluation.blends
+
+
+def test_a_sweep_of_an_earlier_version_keeps_its_covariates(tmp_path: Path) -> None:
+    """It was begun when no known future was questioned; one that is begun now, or says whom it trusts, is asked."""
+    solar = {"source": "solar", "time": "time", "target": "ghi", "seasons": [24], "known_future": ["cloud_cover"]}
+    text = dump_recipe(small_recipe(data=solar))
+    (tmp_path / "new.yaml").write_text(text)
+    old, count = re.subn(r"  trust_known_future: \[\]\n", "", text)
+    assert count == 1
+    (tmp_path / "old.yaml").write_text(old)
+    with pytest.raises(InputError, match="must be known in advance"):
+        load(as_begun(load_recipe(tmp_path / "new.yaml")))
+    begun = load(as_begun(load_recipe(tmp_path / "old.yaml")))
+    assert begun.report.warnings[0].rule.startswith("is trusted to be known in advance")
 
 
 def test_three_of_three_by_default() -> None:

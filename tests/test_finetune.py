@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch
 
 import chronotune
 from chronotune.checkpoint import read_meta
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.finetune import NonFiniteLossError
 from chronotune.forecaster import predict_windows
 from engine_parts import (
@@ -328,6 +329,19 @@ def test_export_updates_the_config(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "model" / "config.json").read_text())["chronos_config"]
     assert (config["max_output_patches"], config["context_length"]) == (7, 128)
     assert config["quantiles"] == small_model().chronos_config.quantiles
+
+
+def test_export_onto_a_full_disk(tmp_path: Path) -> None:
+    """Whoever notices it, the system or safetensors: the folder cannot be written, and is not there."""
+    tuner = small_tuner()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # the config is written, the weights are not
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*check rights and free space"):
+            tuner.export(tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_does_not_overwrite(tmp_path: Path) -> None:

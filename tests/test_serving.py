@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -246,3 +247,8 @@ def test_a_sweep_stands_for_its_winner(
     told = [record.message for record in caplog.records]
     kept = f"{sweep}: its winner is used, although the verdict is to keep zero-shot: so they say"
     assert told == ([] if decision == "ship the challenger" else [kept])
+    preset = (sweep / "winner/preset.yaml").read_text()
+    (sweep / "winner/preset.yaml").write_text(re.sub("revision: .*", f"revision: {'b' * 64}", preset, count=1))
+    caplog.clear()
+    chronotune.forecast(sweep, hours)
+    assert "although winner/ holds other weights than the study names" in caplog.text

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from chronotune.again import LastWorker
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel, Series
@@ -310,7 +311,7 @@ def test_a_winner_carries_its_split(worker: Worker, tmp_path: Path, monkeypatch:
     *_, last = TrialRun(worker, 0, POINT).results()
     assert last["attributes"]["splits"] == [[0, 1]]
     record = TrialRecord(0, "complete", POINT, (Result(**result_of(last)),), None, None, None)
-    write_winner(worker, worker.assignment, record, load(worker.assignment.recipe).panel)
+    write_winner(LastWorker(worker.assignment), worker.assignment, record, load(worker.assignment.recipe).panel)
     assert load_recipe(tmp_path / "winner" / "recipe.yaml").budget.splits == [(0, 1)]
 
 
@@ -331,7 +332,7 @@ def test_an_exported_repeat_is_trained_again_from_its_recipe(worker: Worker, tmp
     """Its seed, its trial, its score; the recipe repeats score and weights to the last digit, and nothing else."""
     results = [Result(**result_of(r)) for r in TrialRun(worker, 3, POINT, seed=5).results()]
     record = TrialRecord(3, "complete", POINT, tuple(results), None, None, None, of=7, seed=5)
-    noted = write_winner(worker, worker.assignment, record, load(worker.assignment.recipe).panel)
+    noted = write_winner(LastWorker(worker.assignment), worker.assignment, record, load(worker.assignment.recipe).panel)
     assert (noted["number"], noted["seed"]) == (7, 5)
     recipe, preset = load_recipe(tmp_path / "winner" / "recipe.yaml"), load_model(tmp_path / "winner")
     assert preset.provenance is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,8 @@ def test_a_study_that_cannot_be_written_halts_with_what_to_do(tmp_path: Path) ->
         halting_when_unwritable(tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StorageError, match="No space left on device"), halting_when_unwritable(tmp_path):
+        raise shutil.Error([("from", "to", "[Errno 28] No space left on device")])  # as copytree tells it
     with pytest.raises(FileNotFoundError), halting_when_unwritable(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file")
 

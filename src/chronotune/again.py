@@ -1,47 +1,80 @@
-"""A checkpoint that shall be exported but is damaged or gone is trained again: a training is repeatable."""
+"""A winner's checkpoint that is damaged or gone is trained again: a training is repeatable."""
 
 from __future__ import annotations
 
 import logging
+import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from chronotune.config.space import Hyperparameters
-from chronotune.errors import ChronotuneError
-from chronotune.search import BUDGET
-from chronotune.stores import trial_key
-from chronotune.trial import TrialRun, Worker, log_file, log_name, use_threads
+from chronotune.errors import CheckpointLostError, ChronotuneError
+from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.study import Result, TrialRecord
+from chronotune.trial import Assignment, TrialRun, Worker, log_file, log_name, use_threads
 
 log = logging.getLogger("chronotune.again")
 
+SAME = 1e-6
+"""Relative difference of two scores that the same training may have: rounding, and no more."""
+
 
 class LastWorker(Worker):
-    """The worker that works on the winner, after all trials: what it cannot read of them, it makes again."""
+    """The worker that works on the winner, after all trials: what is lost of it, it makes again."""
 
-    def export(
-        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
-    ) -> None:
-        """As `Worker.export`; when the checkpoint cannot be read, its training is repeated first.
+    def export_best(self, record: TrialRecord, folder: Path) -> None:
+        """Write the plain weights of a training's best result into `folder`; where they are lost, train them again.
 
-        With as many threads as the trial had, and on the same kind of device, that gives the same weights.
+        With as many threads as the trial had, its steps split as its were, and on the same kind of device, that gives
+        the same weights. It happens in a folder of its own: the checkpoint stays as it is.
 
         Raises:
-            ChronotuneError: It cannot be trained again either.
+            ChronotuneError: The checkpoint cannot be read now, or training it again fails or reaches another score.
         """
-        try:
-            super().export(number, point, windows_seen, folder, seed)
-        except ChronotuneError as error:
-            directory = self.assignment.directory
-            with log_file(directory, log_name(number, repeat=seed is not None)):
-                log.warning("%s; it is trained again up to %d windows", error, windows_seen)
-                self.assignment.store.remove(trial_key(number, repeat=seed is not None))
-                self._train_again(TrialRun(self, number, point, seed), windows_seen)
-            super().export(number, point, windows_seen, folder, seed)
+        assert record.best is not None
+        scratch = self.assignment.directory / ".again"
+        if (lost := self._lost(record, record.best, folder)) is not None:
+            with log_file(self.assignment.directory, log_name(record.number, repeat=record.seed is not None)):
+                log.warning("%s; it is trained again up to %d windows", lost, record.best.windows_seen)
+                self._train_again(record, record.best, scratch, folder)
+        shutil.rmtree(scratch, ignore_errors=True)  # kept until now, for another driver to go on
 
-    def _train_again(self, run: TrialRun, windows_seen: int) -> None:
-        use_threads(self.assignment.recipe.cluster.cpus_per_trial)  # the last bits depend on their number
+    def _lost(self, record: TrialRecord, best: Result, folder: Path) -> str | None:
+        """Why the weights cannot be exported any more; None when they have been."""
+        assert record.hyperparameters is not None
         try:
-            for result in run.results():
-                if result[BUDGET] >= windows_seen:
-                    return
+            self.export(record.number, record.hyperparameters, best.windows_seen, folder, record.seed)
+        except CheckpointLostError as error:  # it holds on to the model: let it go before another is trained
+            return str(error)
+        return None
+
+    def _train_again(self, record: TrialRecord, best: Result, scratch: Path, folder: Path) -> None:
+        assert record.hyperparameters is not None
+        worker = Worker(_repeating(self.assignment, best, scratch), self.assignment.recipe.cluster.cpus_per_trial)
+        worker._base = self.base
+        use_threads(worker._threads)  # the last bits depend on their number
+        try:
+            run = TrialRun(worker, record.number, record.hyperparameters, record.seed)
+            score = next(one[OBJECTIVE] for one in run.results() if one[BUDGET] >= best.windows_seen)
+            if not math.isclose(score, best.objective, rel_tol=SAME):
+                shutil.rmtree(scratch, ignore_errors=True)  # elsewhere it begins anew
+                raise ChronotuneError(_another(score, best))
+            run.export(best.windows_seen, folder)
         finally:
             use_threads(self._threads)
+
+
+def _repeating(assignment: Assignment, best: Result, scratch: Path) -> Assignment:
+    """The same, with steps split as they were, and checkpoints in a folder of its own."""
+    splits = [(int(step), int(windows)) for step, windows in best.attributes.get("splits", ())]
+    budget = assignment.recipe.budget.model_copy(update={"splits": splits or None})
+    recipe = assignment.recipe.model_copy(update={"budget": budget})
+    return replace(assignment, recipe=recipe, checkpoints=str(scratch))
+
+
+def _another(score: float, best: Result) -> str:
+    where = f"{best.attributes.get('host', 'a machine')}, device {best.attributes.get('device', 'unknown')}"
+    return (
+        f"a winner that is trained again must reach its score, {best.objective:.6g}, but reached {score:.6g}. "
+        f"Restore its checkpoint, or resume the sweep where it was trained: {where}"
+    )

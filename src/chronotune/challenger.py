@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from chronotune.blending import blend, weigh
 from chronotune.checkpoint import appearing, sha256
 from chronotune.config.load import dump, load_model
 from chronotune.config.model import Member, ModelPreset
+from chronotune.config.space import Hyperparameters
 from chronotune.contenders import (
     AVERAGE,
     BEST,
@@ -34,8 +35,7 @@ from chronotune.contenders import (
     tuned_folder,
 )
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.errors import ChronotuneError
-from chronotune.export import WEIGHTS, Exporter
+from chronotune.export import WEIGHTS
 from chronotune.finalists import champion
 from chronotune.forecaster import locate
 from chronotune.scoring import Ruler, spread
@@ -56,8 +56,13 @@ CHALLENGERS = (BEST, AVERAGE, WITH_ZERO_SHOT)
 """Who may be exported, the simplest first."""
 
 
-class Models(Exporter, Protocol):
+class Models(Protocol):
     """A worker that forecasts and exports: `Worker`, or `RemoteWorker`."""
+
+    def export(
+        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
+    ) -> None:
+        """Write the weights of trial `number` at `windows_seen` into `folder`; with a seed, of a finalist's repeat."""
 
     def predict(
         self,
@@ -169,29 +174,51 @@ def _average(
     The winner first, then the other checkpoints from best to worst, each kept if the mean is better with it
     (Wortsman et al. 2022, algorithm 1).
     """
-    data = assignment.data
+    recipe, data = assignment.recipe, assignment.data
     kept: tuple[Path, FloatArray] | None = None
-    ruler, names = Ruler.of_validation(data, assignment.recipe), [_name(_winner_record(reading))]
-    with tempfile.TemporaryDirectory(prefix=".averaging.", dir=directory) as scratch:
+    ruler, names = Ruler.of_validation(data, recipe), [_name(_winner_record(reading))]
+    with _scratch(directory) as scratch:
         folders = [Path(best.preset.weights)]
         for number, record in enumerate(ingredients(assignment.store, reading)):
-            folder, mean = (Path(scratch) / f"{kind}{number}" for kind in ("one", "mean"))
-            if not _exported(worker, record, folder):
-                continue
-            mean.mkdir()
-            averaging.average([*folders, folder], mean)
+            folder, mean = (scratch / f"{kind}{number}" for kind in ("one", "mean"))
             preset = best.preset.model_copy(update={"weights": str(mean), "revision": None})
-            values = worker.predict(preset, data.panel, data.validation, best.context_length, best.covariates)
-            reached = ruler.score(values)[assignment.recipe.objective]
+            try:
+                _write_mean(worker, folders, record, folder, mean)
+                values = worker.predict(preset, data.panel, data.validation, best.context_length, best.covariates)
+                reached = ruler.score(values)[recipe.objective]
+            except Exception as error:  # what nobody must have ends no sweep
+                log.warning("%s is not averaged: %r", _name(record), error)
+                reached = math.inf
             better = reached < score
             for needless in ([kept[0]] if kept else []) if better else [folder, mean]:
-                shutil.rmtree(needless)  # weights are large
+                shutil.rmtree(needless, ignore_errors=True)  # weights are large
             if better:
                 folders, names, score, kept = [*folders, folder], [*names, _name(record)], reached, (mean, values)
-        if kept is None:
+        if kept is None or not _is_written(average_folder(directory), kept[0], best.preset, names, score):
             return None
-        _write_average(average_folder(directory), kept[0], best.preset, names, score)
     return kept[1], score, names
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """A hidden folder for weights, gigabytes; what an earlier driver that was killed left there is removed."""
+    folder = directory / ".averaging"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_mean(worker: Models, folders: Sequence[Path], record: TrialRecord, folder: Path, mean: Path) -> None:
+    """Into `folder` the weights of one more training, into `mean` their mean with those in `folders`."""
+    assert record.best is not None
+    assert record.hyperparameters is not None
+    for new in (folder, mean):
+        new.mkdir()
+    worker.export(record.number, record.hyperparameters, record.best.windows_seen, folder, record.seed)
+    averaging.average([*folders, folder], mean)
 
 
 def ingredients(store: Store, reading: Reading) -> list[TrialRecord]:
@@ -227,26 +254,18 @@ def _name(record: TrialRecord) -> str:
     return f"{which} after {record.best.windows_seen} windows"
 
 
-def _exported(worker: Models, record: TrialRecord, folder: Path) -> bool:
-    """Whether a training's weights could be written; a damaged checkpoint is left out."""
-    assert record.best is not None
-    assert record.hyperparameters is not None
-    folder.mkdir()
+def _is_written(to: Path, weights: Path, tuned: ModelPreset, names: Sequence[str], score: float) -> bool:
+    """Whether the average could be made a complete export; its recipe is the winner's."""
     try:
-        worker.export(record.number, record.hyperparameters, record.best.windows_seen, folder, record.seed)
-    except ChronotuneError as error:
-        log.warning("%s is not averaged: %s", _name(record), error)
+        to.parent.mkdir(exist_ok=True)
+        with appearing(to) as draft:
+            shutil.copytree(weights, draft, dirs_exist_ok=True)
+            shutil.copyfile(Path(tuned.weights) / "recipe.yaml", draft / "recipe.yaml")
+            _write_preset(draft, tuned, revision=sha256(draft / WEIGHTS), provenance=_scored(tuned, score, names))
+    except OSError as error:
+        log.warning("there is no average, as it could not be written: %s", error)
         return False
     return True
-
-
-def _write_average(to: Path, weights: Path, tuned: ModelPreset, names: Sequence[str], score: float) -> None:
-    """A complete export; its recipe is the winner's."""
-    to.parent.mkdir(exist_ok=True)
-    with appearing(to) as draft:
-        shutil.copytree(weights, draft, dirs_exist_ok=True)
-        shutil.copyfile(Path(tuned.weights) / "recipe.yaml", draft / "recipe.yaml")
-        _write_preset(draft, tuned, revision=sha256(draft / WEIGHTS), provenance=_scored(tuned, score, names))
 
 
 def _scored(tuned: ModelPreset, score: float, names: Sequence[str] = ()) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from chronotune.errors import ChronotuneError, StorageError
+from chronotune.errors import CheckpointLostError, ChronotuneError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +41,12 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         StorageError: It cannot be written.
         ChronotuneError: `folder` is something else than a checkpoint.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
     from torch import save
 
     if folder.exists() and not (folder / META).exists():
         raise ChronotuneError(f"a checkpoint must not replace {folder}, which is none; move it away")
+    unwritable: tuple[type[Exception], ...] = (*disk_errors(), RuntimeError)
     try:
         with appearing(folder) as partial:
             save_file(
@@ -57,17 +57,25 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             digests = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
             meta = {**checkpoint.meta, "format": _FORMAT, "sha256": digests}
             (partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except unwritable as error:
         raise StorageError(
             f"cannot write checkpoint {folder}: {_first_line(error)}; check rights and free space"
         ) from error
+
+
+def disk_errors() -> tuple[type[Exception], ...]:
+    """What a file that cannot be written raises: the system's errors, and what safetensors makes of them."""
+    from safetensors import SafetensorError
+
+    return OSError, SafetensorError
 
 
 def read(folder: Path) -> Checkpoint:
     """Read a checkpoint and verify the digests of its files. Nothing in it is executed.
 
     Raises:
-        ChronotuneError: It is missing, damaged, or of another format.
+        CheckpointLostError: It is missing or damaged.
+        ChronotuneError: It cannot be read now, or is of another format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -82,7 +90,7 @@ def read(folder: Path) -> Checkpoint:
         state = load(folder / STATE, map_location="cpu", weights_only=True) if has_state else {}
         return Checkpoint(load_file(folder / WEIGHTS), state, meta)
     except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+        raise _unread(folder, error) from error
 
 
 def drop_state(folder: Path) -> None:
@@ -107,20 +115,28 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """Progress and settings of a checkpoint, without its weights.
 
     Raises:
-        ChronotuneError: There is no checkpoint, or none that this version reads.
+        CheckpointLostError: It is missing or damaged.
+        ChronotuneError: It cannot be read now, or not by this version.
     """
     try:
         meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         version = meta["format"]
     except FileNotFoundError:
-        raise ChronotuneError(f"there is no checkpoint in {folder}") from None
+        raise CheckpointLostError(f"there is no checkpoint in {folder}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ChronotuneError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it") from error
+        raise _unread(folder, error) from error
     if version != _FORMAT:
         raise ChronotuneError(
             f"checkpoint {folder} must have format {_FORMAT}, but has {version}; use the chronotune that wrote it"
         )
     return meta
+
+
+def _unread(folder: Path, error: Exception) -> ChronotuneError:
+    """What is wrong with it: a disk that does not give a file now, or refuses it, has not lost it."""
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return ChronotuneError(f"checkpoint {folder} cannot be read ({_first_line(error)}); check the disk and rights")
+    return CheckpointLostError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it")
 
 
 def sha256(path: Path) -> str:
@@ -144,8 +160,8 @@ def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any])
 def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` when the block ends without an error.
 
-    Until then it is a hidden sibling. Its files reach the disk before it gets its name, so that after a crash the
-    folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
+    Until then it is a hidden sibling. All that is in it reaches the disk before it gets its name, so that after a crash
+    the folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
 
     Raises:
         ChronotuneError: `replace` is false, and `folder` is there, or came to be there in the meantime.
@@ -157,7 +173,7 @@ def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for path in (*partial.iterdir(), partial):
+        for path in (*partial.rglob("*"), partial):
             _sync(path)
         if not replace:
             _refuse_existing(folder)

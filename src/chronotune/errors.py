@@ -38,6 +38,10 @@ class OutOfMemoryError(ChronotuneError):
     """Memory ran out, and computing fewer windows at once does not help."""
 
 
+class CheckpointLostError(ChronotuneError):
+    """A checkpoint is damaged or gone; one that only cannot be read now is not."""
+
+
 class StorageError(ChronotuneError):
     """A sweep's folder or object store cannot be used, no fault of the trial that found out: the sweep halts."""
 

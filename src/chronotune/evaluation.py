@@ -14,11 +14,12 @@ from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, 
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.errors import InputError
+from chronotune.identity import as_begun, identity
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
 from chronotune.scoring import Ruler, merged
 from chronotune.specimens import Specimens
-from chronotune.study import Study
+from chronotune.study import Study, refuse_changes
 from chronotune.trial import Assignment, Worker
 
 
@@ -26,18 +27,21 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
     """Evaluate a finished sweep's winner once more; the opening of the test segment is counted.
 
     Raises:
-        InputError: There is no sweep with a winner, or somebody drives it.
+        InputError: There is no sweep with a winner, somebody drives it, or its data have changed: the test segment
+            would be another, or in what the winner was trained on. Nothing was opened.
     """
     with Lease(directory):
         study = Study.reopen(directory)
-        recipe = stored(study.attribute("recipe"))
+        recipe = as_begun(stored(study.attribute("recipe")))
         if study.attribute("winner") is None:
             raise InputError(
                 f"{directory}: only a sweep with a winner can be evaluated. "
                 f"Finish it with `chronotune resume {directory}`"
             )
         dataset = load(recipe)
-        worker = Worker(Assignment(recipe, trial_data(dataset, recipe), directory))
+        data = trial_data(dataset, recipe)
+        refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
+        worker = Worker(Assignment(recipe, data, directory))
         return evaluate_sweep(directory, study, recipe, dataset, worker.predict)
 
 

@@ -19,7 +19,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel
 from chronotune.errors import Fault, InputError
-from chronotune.gate import alternative, doubt, is_shipped
+from chronotune.gate import alternative, doubt, is_named, is_shipped
 from chronotune.memory import Splits
 from chronotune.study import Reading, TrialRecord, read
 from chronotune.trial import Assignment
@@ -28,12 +28,10 @@ WEIGHTS = "model.safetensors"
 
 
 class Exporter(Protocol):
-    """A worker, here or elsewhere, that can write a checkpoint's plain weights."""
+    """A worker, here or elsewhere, that can write a winner's plain weights: `again.LastWorker`, or `RemoteWorker`."""
 
-    def export(
-        self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
-    ) -> None:
-        """Write the weights of trial `number` at `windows_seen` into `folder`; with a seed, of a finalist's repeat."""
+    def export_best(self, record: TrialRecord, folder: Path) -> None:
+        """Write the weights of a training's best result into `folder`, whatever has become of its checkpoint."""
 
 
 def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, panel: Panel) -> dict[str, Any]:
@@ -56,7 +54,7 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
     if best.seed is not None:
         recipe = recipe.model_copy(update={"seed": best.seed})
     with appearing(folder) as draft:
-        worker.export(best.number, best.hyperparameters, best.best.windows_seen, draft, best.seed)
+        worker.export_best(best, draft)
         digest = write_declarations(
             draft,
             recipe,
@@ -176,8 +174,8 @@ def export_winner(directory: str | Path, to: str | Path, force: bool = False) ->
         Where it stands.
 
     Raises:
-        InputError: The last part of `to` is no name for a model, the sweep has no winner yet, or the verdict is not to
-            ship it and `force` is not given.
+        InputError: The last part of `to` is no name for a model, the sweep has no winner yet, `winner/` holds other
+            weights than the study names, or the verdict is not to ship it and `force` is not given.
     """
     directory, to = Path(directory), Path(to)
     refuse_bad_name(to)
@@ -192,7 +190,13 @@ def export_winner(directory: str | Path, to: str | Path, force: bool = False) ->
     to = free_folder(to)
     with appearing(to, replace=False) as draft:
         shutil.copytree(winner, draft, dirs_exist_ok=True)
-        preset = _judged(load_model(draft / "preset.yaml"), reading.evaluation)
+        preset = load_model(draft / "preset.yaml")
+        if not is_named(preset, reading) or sha256(draft / WEIGHTS) != preset.revision:
+            raise InputError(
+                f"{directory}: only the winner that the study names is exported, but winner/ holds other weights: "
+                f"a driver was killed, or is at work. Finish the sweep with `chronotune resume {directory}`"
+            )
+        preset = _judged(preset, reading.evaluation)
         (draft / "preset.yaml").write_text(dump(preset.model_copy(update={"name": to.name, "weights": "."})))
     return to
 

@@ -16,7 +16,7 @@ from chronotune.attention import inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
 from chronotune.data.panel import Panel, Window
-from chronotune.errors import ChronotuneError, OutOfMemoryError
+from chronotune.errors import ChronotuneError, OutOfMemoryError, StorageError
 from chronotune.pretrained import quiet
 from chronotune.trainable import OwnRandomness, Trainable, fingerprint, has_bf16
 
@@ -365,15 +365,16 @@ class FineTuner:
         """Write plain weights that `Chronos2Pipeline.from_pretrained` loads: adapters merged, config up to date.
 
         Raises:
-            ChronotuneError: `folder` exists and is not empty, or cannot be written.
+            StorageError: `folder` cannot be written.
+            ChronotuneError: It exists and is not empty.
         """
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise ChronotuneError(f"an export must not overwrite {folder}; choose another name or delete it")
         try:
             with checkpoint.appearing(folder) as partial, quiet():
                 self._trainable.merged().save_pretrained(partial)
-        except OSError as error:
-            raise ChronotuneError(f"cannot write {folder}: {error}; check rights and free space") from error
+        except checkpoint.disk_errors() as error:
+            raise StorageError(f"cannot write {folder}: {error}; check rights and free space") from error
 
 
 def _check_plan(rungs: Sequence[int], budget: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chronotune.config.model import ModelPreset
+from chronotune.records import Reading
 from chronotune.verdict import Decision
 
 SHIP: Decision = "ship the challenger"
@@ -18,6 +20,11 @@ def decision_of(evaluation: Mapping[str, Any] | None) -> str | None:
 def is_shipped(evaluation: Mapping[str, Any] | None) -> bool:
     """Whether the verdict says that the winner is better than zero-shot."""
     return decision_of(evaluation) == SHIP
+
+
+def is_named(preset: ModelPreset, reading: Reading) -> bool:
+    """Whether these are the weights that the study calls its winner: a driver writes them first, and may be killed."""
+    return preset.revision == (reading.attributes.get("winner") or {}).get("sha256")
 
 
 def doubt(evaluation: Mapping[str, Any] | None) -> str:

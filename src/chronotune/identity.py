@@ -9,6 +9,31 @@ from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import Dataset, TrialData
 
 
+def as_begun(recipe: Recipe) -> Recipe:
+    """A sweep's own recipe as it was meant: what did not exist when it began, its `recipe.yaml` does not name."""
+    finalists, budget = recipe.finalists, recipe.budget
+    if "finalists" not in recipe.model_fields_set:
+        finalists = finalists.model_copy(update={"top": 0})
+    if "stuck_minutes" not in budget.model_fields_set:
+        budget = budget.model_copy(update={"stuck_minutes": None})
+    evaluation = recipe.evaluation
+    if "blends" not in evaluation.model_fields_set:
+        evaluation = evaluation.model_copy(update={"blends": False})
+    begun = recipe.model_copy(update={"finalists": finalists, "budget": budget, "evaluation": evaluation})
+    return trusting(begun)
+
+
+def trusting(recipe: Recipe) -> Recipe:
+    """A recipe that chronotune wrote, with the covariates that were not questioned when it did.
+
+    Those that give the target away stay as they were trained on; the check of the data warns of them.
+    """
+    data = recipe.data
+    if "trust_known_future" not in data.model_fields_set:
+        data = data.model_copy(update={"trust_known_future": list(data.known_future)})
+    return recipe.model_copy(update={"data": data})
+
+
 def identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str]:
     """What must not change between the runs of one sweep: in words where they are short, else as fingerprints."""
     fixed = recipe.search_space.model_dump(mode="json", exclude={"name"})

@@ -20,7 +20,7 @@ from chronotune.data.sources import place
 from chronotune.data.table import CSV, PARQUET, read_table
 from chronotune.data.upcoming import Feed, absent, future_faults, last_windows, strange_categories, upcoming
 from chronotune.errors import Fault, InputError
-from chronotune.gate import doubt, is_shipped
+from chronotune.gate import doubt, is_named, is_shipped
 from chronotune.metrics import QUANTILES
 from chronotune.study import read
 
@@ -88,7 +88,7 @@ def forecast(
     windows = last_windows(panel)
     if faults := list(future_faults(panel, windows, steps, place(feed.columns), absent(raw, feed.columns))):
         raise InputError(faults)
-    for warning in (*_unshipped(model), *_doubts(preset, panel, windows, steps), *_strangers(raw, serving)):
+    for warning in (*_unshipped(model, preset), *_doubts(preset, panel, windows, steps), *_strangers(raw, serving)):
         log.warning(warning)
     quantiles = members.predict(
         preset,
@@ -185,11 +185,17 @@ def _feed(serving: Serving, data: pl.DataFrame | str | Path, fill_gaps: bool) ->
     return Feed(columns, serving.encodings, serving.step)
 
 
-def _unshipped(model: str | Path | ModelPreset) -> list[str]:
-    """A sweep's winner that its verdict did not ship."""
+def _unshipped(model: str | Path | ModelPreset, preset: ModelPreset) -> list[str]:
+    """A sweep's winner that its verdict did not ship, or was not on."""
     if isinstance(model, ModelPreset) or winner_in(model) == model:
         return []
-    evaluation = read(Path(model)).evaluation
+    reading = read(Path(model))
+    if not is_named(preset, reading):
+        return [
+            f"{model}: its winner is used, although winner/ holds other weights than the study names and its verdict "
+            f"is on; finish the sweep with `chronotune resume {model}`"
+        ]
+    evaluation = reading.evaluation
     return [] if is_shipped(evaluation) else [f"{model}: its winner is used, although {doubt(evaluation)}"]
 
 

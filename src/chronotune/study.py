@@ -337,7 +337,7 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 def refuse_changes(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
-    """Compare a study's identity with what a resume would use.
+    """Compare a study's identity with what a resume, or another evaluation, would use.
 
     Raises:
         InputError: They differ; every difference is named.
@@ -349,6 +349,6 @@ def refuse_changes(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
     ]
     if differing:
         raise InputError(
-            f"a sweep resumes only with what it began with, but {'; '.join(differing)}. "
+            f"a sweep goes on, and is evaluated, only with what it began with, but {'; '.join(differing)}. "
             f"Restore that, or run a new sweep"
         )

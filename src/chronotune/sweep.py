@@ -25,7 +25,7 @@ from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.finalists import Standing, any_lost, champion, needed
 from chronotune.forecaster import locate
 from chronotune.gauges import Gauges
-from chronotune.identity import identity
+from chronotune.identity import as_begun, identity
 from chronotune.lease import Lease
 from chronotune.repeats import run_finalists
 from chronotune.search import EXTENDED, FIRST, IMPORTS
@@ -183,19 +183,6 @@ def resume_sweep(
             as_shared = preflight(recipe, directory)
             _extend(recipe, study, more_trials, more_minutes)
             return _Sweep(directory, as_shared, dataset, data, study, watcher).run()
-
-
-def as_begun(recipe: Recipe) -> Recipe:
-    """A sweep's own recipe as it was meant: what did not exist when it began, its `recipe.yaml` does not name."""
-    finalists, budget = recipe.finalists, recipe.budget
-    if "finalists" not in recipe.model_fields_set:
-        finalists = finalists.model_copy(update={"top": 0})
-    if "stuck_minutes" not in budget.model_fields_set:
-        budget = budget.model_copy(update={"stuck_minutes": None})
-    evaluation = recipe.evaluation
-    if "blends" not in evaluation.model_fields_set:
-        evaluation = evaluation.model_copy(update={"blends": False})
-    return recipe.model_copy(update={"finalists": finalists, "budget": budget, "evaluation": evaluation})
 
 
 def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:

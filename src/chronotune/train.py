@@ -14,6 +14,7 @@ from chronotune.config.space import Fixed, Hyperparameters
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import InputError
 from chronotune.export import free_folder, refuse_bad_name, write_declarations
+from chronotune.identity import trusting
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.trial import Assignment, TrialRun, Worker
 
@@ -44,6 +45,8 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
     """
     refuse_bad_name(Path(to))
     point = only_point(recipe)
+    if recipe.budget.stop_at is not None:  # which `export` wrote
+        recipe = trusting(recipe)
     dataset = load(without_segments(recipe))
     to = free_folder(Path(to))
     with appearing(to, replace=False) as draft, _scratch(to) as scratch:

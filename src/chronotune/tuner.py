@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -25,7 +26,7 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.stores import SCRATCH, prune
-from chronotune.study import Result, Study
+from chronotune.study import Result, Study, TrialRecord
 from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, result_of
 
 log = logging.getLogger("chronotune.tuner")
@@ -159,10 +160,10 @@ def halting_when_unwritable(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        if error.errno not in _UNWRITABLE and not isinstance(error, shutil.Error):  # of a folder's copy
             raise
         raise StorageError(
-            f"a sweep writes into its folder, but {directory} takes nothing any more: {error.strerror}; "
+            f"a sweep writes into its folder, but {directory} takes nothing any more: {error.strerror or error}; "
             f"check rights and free space, then `chronotune resume {directory}`"
         ) from error
 
@@ -288,8 +289,12 @@ class RemoteWorker:
     def export(
         self, number: int, point: Hyperparameters, windows_seen: int, folder: Path, seed: int | None = None
     ) -> None:
-        """`LastWorker.export`, there."""
+        """`Worker.export`, there."""
         self._asked("export", number, point, windows_seen, folder, seed)
+
+    def export_best(self, record: TrialRecord, folder: Path) -> None:
+        """`LastWorker.export_best`, there."""
+        self._asked("export_best", record, folder)
 
     def predict(
         self,
