@@ -23,6 +23,7 @@ from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.evaluation import evaluate_again
+from chronotune.identity import trusting
 from chronotune.lease import Lease
 from chronotune.metrics import EVALUATION_LEVELS, without_nan
 from chronotune.scoring import Ruler
@@ -136,7 +137,8 @@ def evaluate_model(
             f"{preset.name}: a model that was not exported by chronotune has no recipe of its own. "
             f"Name one: chronotune evaluate {preset.name} tuning/quickstart.yaml"
         )
-    loaded = without_segments(recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides))
+    asked = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or own, overrides)
+    loaded = without_segments(asked if recipe else trusting(asked))
     other = _other(against, preset, loaded) if against is not None else None
     dataset = load(loaded)
     _refuse_known(list(filter(None, (preset, other))), loaded, dataset, judged=other is not None)
