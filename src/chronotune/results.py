@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.finalists import Standing, standings
+from chronotune.gate import is_shipped
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
 from chronotune.noise import RungNoise, at_rungs
@@ -285,6 +286,23 @@ def elsewhere(directory: Path) -> str | None:
         return None
     place: str | None = recipe["cluster"].get("checkpoints")
     return place
+
+
+def registered(directory: Path) -> str | None:
+    """A warning where versions of a registered model may need the weights in this sweep's folder, else None."""
+    try:
+        reading = read(directory)
+    except InputError:  # never begun
+        return None
+    tracking = reading.attributes["recipe"]["tracking"]
+    name, uploaded = tracking.get("registry"), tracking.get("upload_weights")
+    if not name or uploaded or not tracking.get("enabled", True) or not is_shipped(reading.evaluation):
+        return None
+    return (
+        f"versions of {name!r} in MLflow load the weights that lie in {directory / 'winner'}; without them, or with "
+        f"another winner there, these versions load no more. Export the model first: load_model takes its folder "
+        f"as model_config={{'weights': FOLDER}}"
+    )
 
 
 def refuse_removal(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 from tracking_parts import Store
+from typer.testing import CliRunner
 
 import chronotune
 from chronotune.checkpoint import sha256
+from chronotune.cli import app
 from chronotune.config.load import dump, load_model
 from chronotune.config.model import Member, ModelPreset, Serving
 from chronotune.config.recipe import Tracking
 from chronotune.data.sources import solar
 from chronotune.errors import ChronotuneError
-from chronotune.tracking import mirror
+from chronotune.results import registered
+from chronotune.study import Study
+from chronotune.tracking import Mirror, mirror
 from chronotune.tracking.registry import _save
+from chronotune.tracking.runs import patient
 from sweep_parts import judged_sweep
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
@@ -150,6 +156,38 @@ def test_another_member_of_a_blend_is_refused(tmp_path: Path, store: Store) -> N
         loaded(store, version)
     with pytest.raises(ChronotuneError, match=refused):
         model.predict(hours().to_pandas())
+
+
+def test_who_takes_the_weights_away_is_told(tmp_path: Path) -> None:
+    """By `rm` and an extension, where a version may load them from the folder; not where they were uploaded."""
+    sweep = judged_sweep(tmp_path / "one", SHIP)
+    study = Study.reopen(sweep)
+    recipe = study.attribute("recipe")
+    for tracking, told in (
+        ({"enabled": True, "registry": "plant"}, True),
+        ({"enabled": True, "registry": "plant", "upload_weights": True}, False),
+        ({"enabled": False, "registry": "plant"}, False),
+        ({"enabled": True}, False),
+    ):
+        study.note("recipe", {**recipe, "tracking": tracking})
+        assert (registered(sweep) is not None) == told
+    study.note("recipe", {**recipe, "tracking": {"enabled": True, "registry": "plant"}})
+    for command in (["rm", str(sweep)], ["rm", str(sweep), "--yes"]):
+        assert "versions of 'plant' in MLflow" in CliRunner().invoke(app, command, input="n\n").output
+    assert not sweep.exists()
+
+
+def test_uploads_have_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a gigabyte takes longer than a metric: both the last wait and each request; what a user set holds."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    for given, meant in (("10", "600"), ("77", "77")):
+        monkeypatch.setenv(name, given)
+        with patient():
+            assert os.environ[name] == meant
+        assert os.environ[name] == given
+    uploading = Mirror(tmp_path, Tracking(uri=f"sqlite:///{tmp_path}/a.db", registry="plant", upload_weights=True))
+    plain = Mirror(tmp_path, Tracking(uri=f"sqlite:///{tmp_path}/a.db"))
+    assert (uploading._patience, plain._patience) == (900, 30)
 
 
 @pytest.mark.parametrize("decision", ["keep zero-shot", "not enough test windows", None])

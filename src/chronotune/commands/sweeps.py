@@ -50,8 +50,11 @@ def resume(
     if clusters.go_on(directory, trials, minutes):
         return
     from chronotune.progress import watcher
+    from chronotune.results import registered
     from chronotune.sweep import resume_sweep
 
+    if (trials or minutes) and (warning := registered(directory)):
+        typer.echo(f"chronotune: {warning}", err=True)
     watching = watcher(console())
     _interruptible(lambda: resume_sweep(directory, trials, watching, minutes))
     if not watching.saw_any:
@@ -128,12 +131,14 @@ def rm(
 
     Example: `chronotune rm sweeps/quickstart-20261124-101500 --checkpoints`
     """
-    from chronotune.results import elsewhere, refuse_removal, remove, size_of
+    from chronotune.results import elsewhere, refuse_removal, registered, remove, size_of
     from chronotune.storage import left_behind
 
     refuse_removal(directory)
     stays = None if checkpoints else left_behind(directory)
     what = directory / "checkpoints" if checkpoints else directory
+    if not checkpoints and (warning := registered(directory)):
+        typer.echo(f"chronotune: {warning}", err=True)
     if not yes:
         also = f" and {place}" if (place := elsewhere(directory)) else ""
         typer.confirm(f"Remove {what} ({size_of(what) / 2**20:.0f} MiB){also}?", abort=True)

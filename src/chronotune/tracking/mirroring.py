@@ -25,6 +25,8 @@ from chronotune.tracking.runs import Runs, prepare_environment, quiet
 
 log = logging.getLogger("chronotune.tracking")
 _RETRY_SECONDS = 1.0
+_LAST_SECONDS, _UPLOAD_SECONDS = 30.0, 900.0
+"""How long the end of a sweep waits for the mirror; the second where weights may have to be uploaded."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Mirror:
     ) -> None:
         self._copier = _Copier(directory, tracking) if tracking.enabled else None
         self._say, self._every = say, every
+        self._patience = _UPLOAD_SECONDS if tracking.upload_weights else _LAST_SECONDS
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="mlflow-mirror", daemon=True)
 
@@ -126,15 +129,17 @@ class Mirror:
         """How far the mirror is now."""
         return self._copier.report if self._copier else MirrorReport()
 
-    def flush(self, timeout: float = 30.0) -> MirrorReport:
+    def flush(self, timeout: float | None = None) -> MirrorReport:
         """End the mirror once no trial runs any more: write the rest, but wait at most `timeout` seconds for it.
 
+        By default that is half a minute, or a quarter of an hour where weights are uploaded to a registry.
         What still runs in the study counts as killed. Says in one line when MLflow did not take everything. Never
         raises; a second call does nothing.
         """
         if self._copier is None or self._ending.is_set() or not self._thread.is_alive():
             return self.report
         self._ending.set()
+        timeout = self._patience if timeout is None else timeout
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._copier.abandon(f"it took longer than {timeout:g} seconds")

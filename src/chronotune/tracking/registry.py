@@ -17,7 +17,7 @@ from chronotune.gate import decision_of, is_shipped
 from chronotune.metrics import QUANTILES
 from chronotune.study import Reading
 from chronotune.tracking.content import sweep_id
-from chronotune.tracking.runs import Runs
+from chronotune.tracking.runs import Runs, patient
 
 CODE = Path(__file__).parents[1] / "pyfunc.py"
 """What MLflow runs when the model is loaded; never imported here."""
@@ -55,7 +55,8 @@ class Registry:
         path = f"model-{tags[_SHA][:12]}"
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / "model", wish, weights)
-            client.log_artifacts(run, str(Path(folder) / "model"), path)
+            with patient():
+                client.log_artifacts(run, str(Path(folder) / "model"), path)
         _ensure(client, name)
         source = f"{client.get_run(run).info.artifact_uri}/{path}"
         client.create_model_version(name, source, run, tags=dict(tags))

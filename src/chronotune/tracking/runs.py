@@ -187,6 +187,20 @@ def prepare_environment() -> None:
 
 
 @contextmanager
+def patient() -> Iterator[None]:
+    """Requests of this process may take minutes, for weights are large; what the user has set holds."""
+    name, minutes = "MLFLOW_HTTP_REQUEST_TIMEOUT", "600"
+    ours = os.environ.get(name) == _ENVIRONMENT[name]
+    if ours:
+        os.environ[name] = minutes
+    try:
+        yield
+    finally:
+        if ours:
+            os.environ[name] = _ENVIRONMENT[name]
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """What MLflow logs from this thread goes nowhere; other threads are untouched."""
     here = threading.get_ident()
