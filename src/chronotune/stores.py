@@ -256,10 +256,6 @@ class Bucket:
             ) from error
 
 
-WINNER = "winner"
-"""Key of the winner's weights in a store that is no folder, where evaluating workers read them."""
-
-
 @lru_cache(maxsize=8)
 def store_at(place: str | Path) -> Store:
     """The store at a path or an `s3://` address; the same object for the same place."""

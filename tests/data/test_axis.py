@@ -45,7 +45,7 @@ def test_series_are_laid_out_with_gaps_as_missing() -> None:
     rows = framed(pl.concat([late, frame.with_columns(site=pl.lit("all"))]), PANEL)
     axis = find_axis(in_order(rows), "load")
     assert axis is not None
-    first, second = lay_out(rows, axis, PANEL)
+    first, second = lay_out(rows, axis, PANEL, {}).series
     assert [(s.id, s.offset, len(s)) for s in (first, second)] == [("late", 10, 10), ("all", 0, 48)]
     assert np.isnan(first.target).tolist() == [False] * 2 + [True] * 3 + [False] * 5
     np.testing.assert_array_equal(first.covariates[0, 5:], frame["wind"].to_numpy()[15:20].astype(np.float32))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
+from chronotune.config.model import Encoding
 from chronotune.config.recipe import DataConfig
-from chronotune.data.panel import Series
+from chronotune.data.panel import Panel, Series
 from chronotune.data.rows import SERIES, TIME
 
 
@@ -61,17 +63,26 @@ def find_axis(ordered: pl.DataFrame, target: str) -> Axis | None:
     return Axis(start, step, (last - start) // step + 1)
 
 
-def lay_out(rows: pl.DataFrame, axis: Axis, data: DataConfig) -> tuple[Series, ...]:
-    """One `Series` for each id, in the file's order; missing steps inside it are NaN.
+def lay_out(rows: pl.DataFrame, axis: Axis, data: DataConfig, encodings: Mapping[str, Encoding]) -> Panel:
+    """A panel with one `Series` for each id, in the file's order; missing steps inside it are NaN.
 
     Args:
         rows: A framed table that has passed its check, all columns encoded as numbers.
         axis: The time axis of the panel.
         data: Names the target and the covariates.
+        encodings: By which columns of categories became numbers.
     """
     columns = [data.target, *data.past_only, *data.known_future]
     parts = rows.partition_by(SERIES, maintain_order=True)
-    return tuple(_series(part, axis, columns, part[SERIES][0] or data.target) for part in parts)
+    return Panel(
+        axis.time(0),
+        timedelta(microseconds=axis.step),
+        data.target,
+        tuple(data.past_only),
+        tuple(data.known_future),
+        tuple(_series(part, axis, columns, part[SERIES][0] or data.target) for part in parts),
+        encodings,
+    )
 
 
 def _series(rows: pl.DataFrame, axis: Axis, columns: list[str], name: str) -> Series:

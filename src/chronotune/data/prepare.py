@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import numpy as np
 import polars as pl
@@ -85,7 +84,7 @@ def prepare(frame: pl.DataFrame, recipe: Recipe) -> Dataset:
     assert axis is not None
     split = split_by_time(axis.length, recipe)
     encodings = _encodings(rows, axis, split, recipe)
-    panel = _panel(encode.apply(rows, encodings), axis, encodings, recipe)
+    panel = lay_out(encode.apply(rows, encodings), axis, recipe.data, encodings)
     report = report.extended(_scale_findings(panel, split, recipe))
     report.raise_for_errors()
     return Dataset(panel, split, report, fingerprint(panel))
@@ -96,19 +95,6 @@ def _encodings(rows: pl.DataFrame, axis: Axis, split: Split, recipe: Recipe) -> 
     columns = encode.categorical(rows, [*recipe.data.past_only, *recipe.data.known_future])
     train = rows.filter((pl.col(TIME) - axis.start) // axis.step < split.train_end)
     return encode.learn(train, recipe.data.target, columns)
-
-
-def _panel(rows: pl.DataFrame, axis: Axis, encodings: Mapping[str, Encoding], recipe: Recipe) -> Panel:
-    data = recipe.data
-    return Panel(
-        axis.time(0),
-        timedelta(microseconds=axis.step),
-        data.target,
-        tuple(data.past_only),
-        tuple(data.known_future),
-        lay_out(rows, axis, data),
-        encodings,
-    )
 
 
 def trial_data(dataset: Dataset, recipe: Recipe) -> TrialData:

@@ -60,7 +60,7 @@ def upcoming(raw: pl.DataFrame, feed: Feed, only: Sequence[str] = ()) -> Panel:
     )
     Report(place(data), findings).raise_for_errors()
     ordered = in_order(encode.apply(_as_text(numeric, feed.encodings), feed.encodings))
-    return _panel(ordered, _axis(ordered, data), feed)
+    return lay_out(ordered, _axis(ordered, data), data, feed.encodings)
 
 
 def _with_absent(raw: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
@@ -112,19 +112,6 @@ def _axis(ordered: pl.DataFrame, data: DataConfig) -> Axis:
             f"Give at least two rows with a target"
         )
     return axis
-
-
-def _panel(ordered: pl.DataFrame, axis: Axis, feed: Feed) -> Panel:
-    data = feed.columns
-    return Panel(
-        axis.time(0),
-        timedelta(microseconds=axis.step),
-        data.target,
-        tuple(data.past_only),
-        tuple(data.known_future),
-        lay_out(ordered, axis, data),
-        feed.encodings,
-    )
 
 
 def last_windows(panel: Panel) -> list[Window]:
