@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ def test_round_trip(tmp_path: Path) -> None:
         checkpoint.read_meta(folder)["sha256"][WEIGHTS] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     )
     assert [path.name for path in folder.parent.iterdir()] == ["8"]
+
+
+def test_others_may_read_what_they_may_read_elsewhere(tmp_path: Path) -> None:
+    """Safetensors makes files for their owner alone, also where the process's mask gives them to a group."""
+    before = os.umask(0o027)
+    try:
+        checkpoint.write(tmp_path / "3", example())
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "3").iterdir()} == {0o640}
 
 
 def test_replaces_a_checkpoint_of_the_same_name(tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ def check_same(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any])
 def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` when the block ends without an error.
 
-    Until then it is a hidden sibling. All that is in it reaches the disk before it gets its name, so that after a crash
+    Until then it is a hidden sibling. Its files get the rights of new files: safetensors makes its own for the owner
+    alone. All that is in it reaches the disk before it gets its name, so that after a crash
     the folder is the old one, the new one or absent, never a part. What an earlier crash left behind is removed.
 
     Raises:
@@ -173,7 +174,10 @@ def appearing(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        rights = partial.stat().st_mode & 0o666
         for path in (*partial.rglob("*"), partial):
+            if path.is_file():
+                path.chmod(rights)
             _sync(path)
         if not replace:
             _refuse_existing(folder)
