@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chronotune.catalog import FOLDERS, Kind, copy, display, entries, find, shipped_root
-from chronotune.config.load import load_model
+from chronotune.config.load import load_model, load_recipe
 from chronotune.errors import InputError
 
 
@@ -90,3 +90,10 @@ def test_copy(home: Path) -> None:
         copy("models/tiny")
     with pytest.raises(InputError, match="is search_spaces/tiny and models/tiny"):
         copy("tiny")
+
+
+def test_a_copy_has_its_own_name(home: Path) -> None:
+    """Its sweeps are called by it, and the command on top starts it."""
+    mine = copy("quickstart", home / "plant" / "mine.yaml")
+    assert load_recipe(mine).name == "mine"
+    assert mine.read_text().startswith(f"# chronotune run {mine}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -153,8 +154,15 @@ def copy(name: str, to: Path | None = None) -> Path:
     if to.exists():
         raise InputError([Fault("cp", "", f"never overwrites, but {to} exists", "Name another file, or remove it")])
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(_anchored(entry.path), encoding="utf-8")
+    to.write_text(_as_own(_anchored(entry.path), f"{matching[0]}.yaml", to), encoding="utf-8")
     return to
+
+
+def _as_own(text: str, before: str, to: Path) -> str:
+    """The text of a declaration under its new name, which its sweeps are called by; so is the command on top."""
+    name = to.parent.name if to.name in _INSIDE.values() else to.stem
+    first, end, rest = text.partition("\n")
+    return first.replace(before, str(to)) + end + re.sub(r"(?m)^name: .*$", f"name: {name}", rest, count=1)
 
 
 def _anchored(path: Path) -> str:
