@@ -190,4 +190,6 @@ def test_gains_have_intervals_and_only_one_is_a_verdict(tmp_path: Path) -> None:
     study.note("winner", {"number": 0, "score": 0.7, "challenger": "best + zero-shot"})
     study.note("choice", choice)
     conclude(page := console(), tmp_path, study.read())
-    assert "exported in its place: best + zero-shot (70% best, 30% zero-shot), clearly better" in text_of(page)
+    assert "in its place best + zero-shot challenges zero-shot (70% best, 30% zero-shot), clearly better" in text_of(
+        page
+    )

@@ -55,6 +55,12 @@ def test_the_sentence_of_a_panel_opened_often() -> None:
     assert told.endswith("opened 3 times, and every further look gives luck a chance")
 
 
+def test_the_sentence_of_a_loss() -> None:
+    """What is shown to be worse is called so."""
+    told = verdict(gain=-0.02, low=-0.03, high=-0.01).sentence
+    assert told.startswith("keep zero-shot, best is worse: gain in sql -2.0% (95% interval -3.0% to -1.0%)")
+
+
 def test_the_sentence_of_too_few_windows() -> None:
     """How many there are and how many it takes; a number that is not there is not printed as nan."""
     told = verdict(days=9, block=3, low=NAN, high=NAN, smallest=NAN, test_openings=None).sentence

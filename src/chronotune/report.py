@@ -98,7 +98,7 @@ def _choice(reading: Reading) -> str:
 
 
 def _challenger(reading: Reading) -> str:
-    """What is exported in the winner's place, and why; empty when it is the winner itself."""
+    """What challenges zero-shot in the winner's place, and why; empty when it is the winner itself."""
     from chronotune.blending import composition
 
     name = (reading.attributes.get("winner") or {}).get("challenger", "best")
@@ -108,8 +108,8 @@ def _challenger(reading: Reading) -> str:
     made_of = composition(choice["blends"][name]) if name in choice["blends"] else "; ".join(choice["averaged"])
     better, alone = choice["scores"][name], choice["scores"]["best"]
     return (
-        f"exported in its place: {name} ({made_of}), clearly better on validation, {objective} {better:.4f} "
-        f"instead of {alone:.4f}"
+        f"in its place {name} challenges zero-shot ({made_of}), clearly better than the winner on validation: "
+        f"{objective} {better:.4f} instead of {alone:.4f}"
     )
 
 

@@ -54,7 +54,8 @@ class Verdict:
             case "ship the challenger":
                 return f"ship {self.challenger}, it is better than {self.zero_shot}"
             case "keep zero-shot":
-                return f"keep {self.zero_shot}, {self.challenger} is not shown to be better"
+                worse = self.comparison.high < 0
+                return f"keep {self.zero_shot}, {self.challenger} is {'worse' if worse else 'not shown to be better'}"
             case _:
                 return f"not enough test windows to tell {self.challenger} from {self.zero_shot}"
 
