@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Job:
     profile: dict[str, Any]
     id: str = ""
     """Of the job that drives it, or drove it last."""
-    address: str = field(default="")
+    address: str = ""
     """The cluster's dashboard."""
 
 
@@ -98,7 +98,7 @@ def go_on(job: Job, trials: int = 0, minutes: float = 0) -> Job:
         InputError: It still runs, or the cluster refuses the token.
         ChronotuneError: The cluster does not answer.
     """
-    with suppress_unknown():
+    with suppress(UnknownJobError):  # a cluster that was started anew knows nothing of its earlier jobs
         if not state(job).has_ended:
             raise InputError(
                 f"{job.name}: one driver at a time, but job {job.id} runs. See it: chronotune attach {job.name}"
@@ -325,15 +325,6 @@ def _tail(job: Job) -> Iterator[str]:
         parts = client.tail_job_logs(job.id)
         while (text := runner.run(following(parts))) is not None:
             yield text
-
-
-@contextmanager
-def suppress_unknown() -> Iterator[None]:
-    """A cluster that was started anew knows nothing of its earlier jobs: that is no obstacle."""
-    try:
-        yield
-    except UnknownJobError:
-        return
 
 
 class UnknownJobError(InputError):
