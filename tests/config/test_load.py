@@ -9,7 +9,7 @@ import pytest
 from bad_inputs import MINIMAL
 
 from chronotune.catalog import entries, find
-from chronotune.config.cluster import ClusterProfile
+from chronotune.config.cluster import LOCAL, ClusterProfile
 from chronotune.config.load import dump, dump_recipe, load_cluster, load_model, load_recipe, load_space
 from chronotune.config.model import Encoding, ModelPreset, Provenance, Serving
 from chronotune.config.recipe import stored
@@ -109,6 +109,18 @@ def test_inline_mappings(recipe_file: Path) -> None:
     """Every part may be written out instead of named."""
     recipe_file.write_text(MINIMAL.replace("local", "{name: mine, cpus_per_trial: 2}"))
     assert load_recipe(recipe_file).cluster == ClusterProfile(name="mine", cpus_per_trial=2)
+
+
+def test_a_recipe_that_names_no_cluster_runs_here(recipe_file: Path) -> None:
+    """By the profile that `cluster: local` names: the shipped one, or the user's own; a key inside it can be set."""
+    recipe_file.write_text(recipe_file.read_text().replace("cluster: local\n", ""))
+    assert "cluster" not in recipe_file.read_text()
+    assert load_recipe(recipe_file).cluster == load_cluster("local") == LOCAL
+    assert load_recipe(recipe_file, ["cluster.gpus_per_trial=0"]).cluster.gpus_per_trial == 0
+    own = recipe_file.parent / "cluster" / "local.yaml"
+    own.parent.mkdir()
+    own.write_text("name: local\nmax_concurrent: 1\n")
+    assert load_recipe(recipe_file).cluster.max_concurrent == 1
 
 
 def test_overrides(recipe_file: Path) -> None:

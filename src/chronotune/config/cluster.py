@@ -163,3 +163,7 @@ def _place_breaches(place: str) -> Iterator[Breach]:
     elif mark and (unknown := [key for key in query_keys(place) if key not in _PLACE_KEYS]):
         rule = f"may say {', '.join(_PLACE_KEYS)} after the ?, but says {', '.join(unknown)}"
         yield Breach(("checkpoints",), rule, "Remove that; credentials come from each node's environment")
+
+
+LOCAL = ClusterProfile(name="local")
+"""This machine, as `cluster/local.yaml` has it: where a recipe runs that names no profile."""

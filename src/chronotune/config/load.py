@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from chronotune.catalog import Kind
 from chronotune.config import lines
 from chronotune.config.base import Declaration
-from chronotune.config.cluster import ClusterProfile, as_meant
+from chronotune.config.cluster import LOCAL, ClusterProfile, as_meant
 from chronotune.config.faults import faults
 from chronotune.config.lines import Document
 from chronotune.config.model import ModelPreset
@@ -47,6 +47,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     document = open_document("recipe", source)
     _read_as_meant(document)
+    document.value.setdefault("cluster", LOCAL.name)
     override(document, overrides)
     for part in PARTS:
         inline(document, part)

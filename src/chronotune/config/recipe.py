@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from chronotune.config.base import Breach, Declaration, Name, refuse
-from chronotune.config.cluster import ClusterProfile, as_meant
+from chronotune.config.cluster import LOCAL, ClusterProfile, as_meant
 from chronotune.config.model import ModelPreset
 from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
@@ -194,7 +194,7 @@ class Recipe(Declaration):
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The comparison on the test windows.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the search and of every trial's training.")
     tracking: Tracking = Field(Tracking(), description="The MLflow mirror of the sweep.")
-    cluster: ClusterProfile = Field(description="Where the trials run.")
+    cluster: ClusterProfile = Field(LOCAL, description="Where the trials run; left out: on this machine.")
     storage: str | None = Field(
         None,
         description="The database that keeps the study: sqlite:///FILE.db, or postgresql+psycopg://USER@HOST/NAME, its "
