@@ -57,6 +57,38 @@ def test_an_evaluated_sweep_misses_nothing(tmp_path: Path) -> None:
     assert {f"#{anchor}" for anchor in anchors} >= {one["href"] for one in page.all("a")}
 
 
+def test_a_legend_names_each_line_once_and_says_which_are_hidden(tmp_path: Path) -> None:
+    """A button for each name, a band's two edges together, and the traces that it names are there to be hidden."""
+    evaluated(tmp_path)
+    page = page_of(tmp_path)
+    scripts = [one for one in page.all("script") if "data-for" in one]
+    plots = {str(script["data-for"]): plot["data"] for script, plot in zip(scripts, page.plots, strict=True)}
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for button in page.all("button"):
+        traces = [plots[str(button["data-plot"])][int(number)] for number in str(button["data-traces"]).split()]
+        assert len({trace["name"] for trace in traces}) == 1
+        hidden = any(trace.get("visible") == "legendonly" for trace in traces)
+        assert button["aria-pressed"] == str(not hidden).lower()
+        shown.setdefault(str(button["data-plot"]), []).append((traces[0]["name"], str(button["data-traces"])))
+    assert shown["plot-fan-typical"] == [
+        ("90%", "0 1"),
+        ("50%", "2 3"),
+        ("what came true", "4"),
+        ("zero-shot", "5"),
+        ("tuned", "6"),
+    ]
+    assert not any(anchor.startswith(("plot-curves", "plot-gain")) for anchor in shown)
+
+
+def test_weekdays_stand_upright(tmp_path: Path) -> None:
+    """Seven whole names would be tilted on a phone; the table below has them in full."""
+    evaluated(tmp_path)
+    page = page_of(tmp_path)
+    axes = [plot["layout"].get("xaxis", {}) for plot in page.plots]
+    [axis] = [axis for axis in axes if axis.get("ticktext") == ["Mon", "Tue"]]
+    assert (axis["tickangle"], axis["tickvals"]) == (0, ["Monday", "Tuesday"])
+
+
 def test_the_file_is_whole_small_and_always_the_same(tmp_path: Path) -> None:
     """It asks for nothing from anywhere, stays under 8 MiB, and nothing half-written is left beside it."""
     evaluated(tmp_path)

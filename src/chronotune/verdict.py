@@ -74,9 +74,8 @@ class Verdict:
             one = it.by_series
             details.append(f"{one.worse} of {one.series} series worse, {one.clearly_worse} clearly")
         if self.test_openings is not None:
-            often = "once" if self.test_openings == 1 else f"{self.test_openings} times"
             luck = ", and every further look gives luck a chance" if self.test_openings > 1 else ""
-            details.append(f"test segment opened {often}{luck}")
+            details.append(f"test segment opened {times(self.test_openings)}{luck}")
         return details
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,6 +84,11 @@ class Verdict:
         comparison = mine.pop("comparison")
         decided = {"decision": self.decision, "sentence": self.sentence}
         return dict(without_nan({**decided, **mine, **comparison, "blocks": self.comparison.blocks}))
+
+
+def times(count: int) -> str:
+    """`once`, `3 times`."""
+    return "once" if count == 1 else f"{count} times"
 
 
 def _percent(value: float) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chronotune.page.html import Html, Plot, figure, missing, section, table, tag
+from chronotune.blending import composition
+from chronotune.page.html import Content, Html, Plot, figure, join, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.plots import BAD, CHALLENGER, MUTED, ZERO_SHOT, label, plot
 from chronotune.page.words import AGAIN, METRICS, figure_of, moment, percent, plural
+from chronotune.verdict import times
 
 _DECIDED = {
     "ship the challenger": ("good", "Ship the tuned model"),
@@ -83,7 +85,7 @@ def contenders(material: Material) -> Html:
     pair = material.pair
     marked = [number for number, row in enumerate(evaluation["rows"]) if row["model"] in pair]
     openings = evaluation.get("test_openings")
-    opened = f"; they have been opened {plural(openings, 'time')}" if openings else ""
+    opened = f"; they have been opened {times(openings)}" if openings else ""
     first, last = moment(evaluation["first_origin"]), moment(evaluation["last_origin"])
     about = (
         f"All models forecast the same {plural(evaluation['windows'], 'window')} of "
@@ -95,17 +97,23 @@ def contenders(material: Material) -> Html:
     return section("contenders", title, *parts, _gains(material), _days(material))
 
 
-def _contender(row: Mapping[str, Any]) -> dict[str, str]:
+def _contender(row: Mapping[str, Any]) -> dict[str, Content]:
     told = {"gain": _gain_cell(row), "95% interval": _interval(row)} if "gain" in row else {}
     scored = {"on validation": figure_of(row["validation"], ".4g")} if "validation" in row else {}
     return {
-        "model": str(row["model"]),
+        "model": join([row["model"], tag("small", _inputs(row))]),
         **told,
         **{metric: figure_of(row.get(metric), ".4g") for metric in METRICS},
         **scored,
-        "context": figure_of(row["context_length"]),
-        "covariates": row["covariates"],
     }
+
+
+def _inputs(row: Mapping[str, Any]) -> str:
+    """What a model sees, or what a blend is made of."""
+    if row.get("members"):
+        return composition(row["members"])
+    seen = [f"{row['context_length']:,} steps"] if row["context_length"] else []
+    return ", ".join([*seen, f"covariates: {row['covariates']}"])
 
 
 def _gain_cell(row: Mapping[str, Any]) -> str:

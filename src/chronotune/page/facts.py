@@ -31,7 +31,7 @@ def overview(material: Material) -> Html:
 
 
 def cost(material: Material) -> Html:
-    """Hours and windows by what they were spent on."""
+    """Time and windows by what they were spent on."""
     title, trials = "What the sweep cost", material.reading.trials
     if not trials:
         return section("cost", title, missing("No trial was begun."))
@@ -44,7 +44,7 @@ def cost(material: Material) -> Html:
     }
     rows = [_spent(name, group) for name, group in groups.items() if group]
     rows.append(_spent("all", [*trials, *material.reading.finalists]))
-    table_of = table("Trial-hours are summed over trials that may have run side by side", rows, [len(rows) - 1])
+    table_of = table("Times are summed over trials that may have run side by side", rows, [len(rows) - 1])
     return section("cost", title, tag("p", _saved(material)), table_of)
 
 
@@ -53,7 +53,7 @@ def _spent(name: str, group: Iterable[TrialRecord]) -> dict[str, Content]:
     return {
         "what": name,
         "trainings": f"{len(group)}",
-        "trial-hours": f"{_seconds(group) / 3600:.2f}",
+        "time": duration(_seconds(group)),
         "training windows": f"{sum(trial.windows_seen for trial in group):,}",
         "optimizer steps": f"{sum(int(_last(trial, 'steps')) for trial in group):,}",
     }

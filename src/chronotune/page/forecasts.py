@@ -31,8 +31,9 @@ def fans(material: Material) -> Html:
         why = "Forecasts of single windows were not kept with this evaluation. " + AGAIN
         return section("fans", title, missing(why if material.evaluation else "No forecast of the test windows yet."))
     about = (
-        "The dark line is what really happened. The coloured line is the tuned model's median forecast, made at the "
-        "vertical line; the inner area should hold half of the real values, the outer one 90% of them."
+        "The thin line is what really happened. The thick line is the tuned model's median forecast, made at the "
+        "dotted vertical line, the dashed one zero-shot's; the inner area should hold half of the real values, the "
+        "outer one 90% of them."
     )
     return section("fans", title, tag("p", about), tag("div", *_fans(material, windows), class_="grid"))
 
@@ -55,11 +56,11 @@ def _fan(window: Mapping[str, Any], material: Material) -> Plot:
     ahead = times[len(past) :]
     low, inner_low, median, inner_high, high = forecasts[challenger]
     traces = [
-        *band(ahead, low, high, "90% of values", "--band-outer"),
-        *band(ahead, inner_low, inner_high, "50% of values", "--band-inner"),
+        *band(ahead, low, high, "90%", "--band-outer"),
+        *band(ahead, inner_low, inner_high, "50%", "--band-inner"),
         line(times, [*past, *actual], "what came true", INK, width=1.5),
-        line(ahead, forecasts[zero_shot][2], "zero-shot, median", ZERO_SHOT, dash="dash"),
-        line(ahead, median, "tuned, median", CHALLENGER, width=2.5),
+        line(ahead, forecasts[zero_shot][2], "zero-shot", ZERO_SHOT, dash="dash"),
+        line(ahead, median, "tuned", CHALLENGER, width=2.5),
     ]
     origin = {"type": "line", "x0": ahead[0], "x1": ahead[0], "yref": "paper", "y0": 0, "y1": 1}
     origin["line"] = {"color": MUTED, "dash": "dot", "width": 1}
@@ -75,7 +76,7 @@ def segments(material: Material) -> Html:
     metric = "mase" if several else "mae"
     unit = "MASE" if several else f"mean absolute error in units of {material.recipe['data']['target']}"
     charts = [_segment(material, kind, metric, unit) for kind in material.segments]
-    about = "Lower is better. Lines that are not shown at first appear when their name in the legend is touched."
+    about = "Lower is better. A touch on a name shows or hides its line; those with a dashed frame are hidden at first."
     return section("segments", title, tag("p", about), tag("div", *charts, class_="grid"))
 
 
@@ -93,7 +94,9 @@ def _segment(material: Material, kind: str, metric: str, unit: str) -> Html:
     ordered = kind in ("step", "hour")
     mode = "lines" if ordered else "markers+lines" if kind == "weekday" else "markers"
     traces = [_by_place(model, values, places, material, mode) for model, values in by_model.items()]
-    axis = {} if ordered else {"type": "category", "automargin": True}
+    axis: dict[str, Any] = {} if ordered else {"type": "category", "automargin": True}
+    if kind == "weekday":  # seven that stand upright side by side, on a phone too
+        axis |= {"tickvals": places, "ticktext": [str(place)[:3] for place in places], "tickangle": 0}
     name = {"step": "steps ahead", "hour": "hour of the day", "weekday": "weekday"}.get(kind, kind)
     numbers = table(f"{unit} by {name}", list(_by_numbers(by_model, places, name)), shown=31)
     height = 340 if ordered or len(places) < 12 else 420

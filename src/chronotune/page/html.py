@@ -112,7 +112,37 @@ def figure(anchor: str, plot: Plot, title: str, caption: str, numbers: Html | No
         tag("div", box, class_="scroll wide", role="region", tabindex="0", aria_label=title) if "wide" in plot else box
     )
     unfolded = [tag("details", tag("summary", "The numbers"), numbers)] if numbers else []
-    return tag("figure", tag("h3", title), box, data(f"plot-{anchor}", plot), tag("figcaption", caption), *unfolded)
+    shown = [tag("h3", title), *_legend(anchor, plot), box, data(f"plot-{anchor}", plot)]
+    return tag("figure", *shown, tag("figcaption", caption), *unfolded)
+
+
+def _legend(anchor: str, plot: Plot) -> list[Html]:
+    """A button for each named line, which shows or hides it; none for a single one.
+
+    Plotly's own legend cannot do it on a phone: a row a name, and what is too much for it scrolls.
+    """
+    traces = plot["data"]
+    lines = [number for number, one in enumerate(traces) if "dash" in one.get("line", {})]
+    named = [number for number in lines if traces[number].get("name") and traces[number].get("showlegend", True)]
+    buttons = [_button(anchor, traces, number) for number in named]
+    return [tag("div", *buttons, class_="legend", role="group", aria_label="Lines")] if len(buttons) > 1 else []
+
+
+def _button(anchor: str, traces: Sequence[Mapping[str, Any]], number: int) -> Html:
+    trace = traces[number]
+    group = trace.get("legendgroup")
+    together = [n for n, one in enumerate(traces) if n == number or (group and one.get("legendgroup") == group)]
+    kind = "area" if trace.get("fill") else trace["line"]["dash"]
+    swatch = tag("span", class_=f"swatch {kind}", style=f"color:var({trace['line']['color']})", aria_hidden="true")
+    return tag(
+        "button",
+        swatch,
+        Html(trace["name"]),  # escaped for plotly already
+        type="button",
+        aria_pressed="false" if trace.get("visible") == "legendonly" else "true",
+        data_plot=f"plot-{anchor}",
+        data_traces=" ".join(map(str, together)),
+    )
 
 
 def _height(plot: Plot) -> str:
