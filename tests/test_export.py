@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from chronotune.catalog import Entry
 from chronotune.checkpoint import sha256
 from chronotune.config.load import dump_recipe, load_model, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load
 from chronotune.errors import InputError
-from chronotune.export import _numbered, collapsed, export_winner, free_folder, write_declarations
+from chronotune.export import _numbered, collapsed, export_winner, free_folder, preset_text, write_declarations
 from chronotune.train import _scratch, train_recipe
 from sweep_parts import POINT, judged_sweep, small_recipe
 from test_cli import run
@@ -98,6 +99,23 @@ def test_a_winner_that_ships_is_exported(tmp_path: Path) -> None:
     assert preset.provenance.verdict == "ship the challenger: so they say"
     assert preset.serving.step == timedelta(hours=1)
     assert (exported / "model.safetensors").read_bytes() == b"weights"
+    command, about, *_ = (exported / "preset.yaml").read_text().splitlines()
+    assert command == "# chronotune forecast models/mine FILE.csv"
+    assert about == ("# ghi, 24 steps ahead; tuned from small, trial 0 of small; ship the challenger: so they say")
+
+
+def test_an_export_says_what_it_is_in_one_line_whatever_its_target_is_called(tmp_path: Path) -> None:
+    """What `ls` shows of it, and no more of the file than that is a comment."""
+    preset = load_model(export_winner(judged_sweep(tmp_path / "one", "keep zero-shot"), tmp_path / "mine", force=True))
+    assert preset.serving is not None
+    odd = preset.model_copy(update={"serving": preset.serving.model_copy(update={"target": "a\nname: b"})})
+    path = tmp_path / "models" / "odd" / "preset.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(preset_text(odd))
+    assert load_model(path).serving == odd.serving
+    assert load_model(path).name == "mine"
+    assert Entry("model", "odd", path).summary.startswith("a name: b, 24 steps ahead; ")
+    assert "exported by force" in Entry("model", "odd", path).summary
 
 
 @pytest.mark.parametrize(

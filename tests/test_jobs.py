@@ -22,6 +22,8 @@ from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.errors import ChronotuneError, InputError
+from chronotune.lease import Lease
+from sweep_parts import new_study
 
 ADDRESS = "http://127.0.0.1:1"
 
@@ -291,9 +293,28 @@ def test_status_stop_and_resume_find_it_again(server: Server) -> None:
     assert jobs.find("mine").id != job.id
 
 
+def test_a_sweep_that_is_here_and_one_that_is_nowhere_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job drives what is in a folder here: it says what to do with it, and how to stop it while it runs."""
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "sweeps" / "own"
+    here.mkdir(parents=True)
+    new_study(here)
+    for command in ("attach", "status", "stop"):
+        for name in ("own", "sweeps/own"):
+            told = CliRunner().invoke(cli.app, [command, name])
+            assert "this one is here. It does not run: chronotune show sweeps/own" in str(told.exception)
+        nowhere = str(CliRunner().invoke(cli.app, [command, "nowhere"]).exception)
+        assert "nowhere: no sweep of this name is known here" in nowhere
+        assert "--cluster NAME" in nowhere
+    with Lease(here):
+        assert f"kill -INT {os.getpid()}" in str(CliRunner().invoke(cli.app, ["stop", "own"]).exception)
+
+
 def test_another_machine_finds_it_on_the_cluster(server: Server) -> None:
     """The newest of its jobs; without an address there is nothing to ask. What was found is resumed from here too."""
-    with pytest.raises(InputError, match="Say on which cluster it runs"):
+    with pytest.raises(InputError, match="say on which cluster it runs"):
         jobs.find("there")
     assert jobs.find("there", ADDRESS).id == "b"
     assert jobs.find("there").id == "b"

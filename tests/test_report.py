@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from chronotune.data.prepare import load
 from chronotune.progress import watcher
-from chronotune.report import WIDER, conclude, evaluation_table
+from chronotune.report import conclude, evaluation_table, registration
 from chronotune.results import sweeps
+from chronotune.tracking import MirrorReport
 from sweep_parts import ask, new_study, result, small_recipe
 from test_results import some_sweep
 
@@ -158,6 +160,45 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     assert "opened 2 times" in text_of(page)
 
 
+@pytest.mark.parametrize(("width", "objective"), [(52, "mae"), (80, "sql"), (100, "sql"), (160, "sql")])
+def test_an_evaluation_leaves_columns_out_but_cuts_no_number(width: int, objective: str) -> None:
+    """As many as must be, and never what the verdict is on; its gain stays too."""
+    scores = dict.fromkeys(("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"), 0.1234)
+    about = {"model": "seasonal naive (24)", "context_length": 1008, "covariates": "all", "members": None}
+    row = {**about, **scores, "gain": 0.123, "gain_low": -0.324, "gain_high": 0.105}
+    head = {"windows": 73, "horizon": 24, "first_origin": "a", "last_origin": "b", "test_openings": 1}
+    verdict = {"challenger": "best", "sentence": "keep zero-shot", "objective": objective}
+    page = Console(file=io.StringIO(), width=width)
+    page.print(evaluation_table({**head, "rows": [row], "verdict": verdict}, width))
+    [headings] = [line for line in text_of(page).splitlines() if line.lstrip().startswith("model")]
+    [cells] = [line for line in text_of(page).splitlines() if "seasonal naive (24)" in line]
+    assert "…" not in headings + cells
+    assert {objective, "gain"} <= set(headings.split())
+    assert ("mape" in headings) == (width == 160)
+
+
+def test_what_became_of_the_winner_in_the_registry_is_told(tmp_path: Path) -> None:
+    """Its version; why it is none; nothing where no registry is wanted, or MLflow did not take it and said so."""
+    tracking = {"registry": "plant"}
+    study = new_study(tmp_path, small_recipe(tracking=tracking))
+    study.note("winner", {"number": 0, "score": 0.7, "sha256": "abc"})
+    assert registration(study.read(), None, "sqlite:///m.db") == ""
+    for decision, version, told in (
+        ("ship the challenger", "3", "registered: version 3 of plant in MLflow at sqlite:///m.db"),
+        ("ship the challenger", None, ""),
+        ("keep zero-shot", None, "not registered as plant: the verdict is to keep it"),
+    ):
+        study.note("evaluation", {"sha256": "abc", "verdict": {"decision": decision, "sentence": "keep it"}})
+        assert registration(study.read(), version, "sqlite:///m.db") == told
+    pipe = console()
+    watcher(pipe).registered(study.read(), MirrorReport("sqlite:///m.db"))
+    assert "not registered as plant" in text_of(pipe)
+    (tmp_path / "other").mkdir()
+    other = new_study(tmp_path / "other")
+    other.note("winner", {"number": 0, "score": 0.7, "sha256": "abc"})
+    assert registration(other.read(), None, None) == ""
+
+
 def test_gains_have_intervals_and_only_one_is_a_verdict(tmp_path: Path) -> None:
     """The table shows each contender's gain over zero-shot, and says what the blends are and what is no verdict."""
     scores = dict.fromkeys(("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"), 0.5)
@@ -169,7 +210,7 @@ def test_gains_have_intervals_and_only_one_is_a_verdict(tmp_path: Path) -> None:
         {"model": "best + zero-shot", **about, **gains, "members": weights},
     ]
     head = {"windows": 73, "horizon": 24, "first_origin": "a", "last_origin": "b", "test_openings": 1}
-    verdict = {"challenger": "best + zero-shot", "sentence": "keep zero-shot"}
+    verdict = {"challenger": "best + zero-shot", "sentence": "keep zero-shot", "objective": "sql"}
     page = console()
     page.print(evaluation_table({**head, "rows": rows, "verdict": verdict}))
     text = text_of(page)
@@ -177,10 +218,8 @@ def test_gains_have_intervals_and_only_one_is_a_verdict(tmp_path: Path) -> None:
     assert row.split()[-4:] == ["+12.3%", "-1.0%", "to", "+25.0%"]
     assert "best + zero-shot: 70% best, 30% zero-shot; weights from validation" in text
     assert "only that of best + zero-shot, chosen on validation, is a verdict" in text
-    assert "mape" not in text
-    page.print(evaluation_table({**head, "rows": rows, "verdict": None}, width=WIDER))
+    page.print(evaluation_table({**head, "rows": rows, "verdict": None}))
     assert "none is a verdict" in text_of(page)
-    assert "mape" in text_of(page)
     study = some_sweep(tmp_path)
     choice = {
         "blends": {"best + zero-shot": weights},

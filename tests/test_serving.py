@@ -122,7 +122,7 @@ def without_hours(frame: pl.DataFrame, hours: Sequence[int]) -> pl.DataFrame:
     return frame.filter((pl.col("time").dt.day() != 1) | ~pl.col("time").dt.hour().is_in(list(hours)))
 
 
-FOUR_ERRORS: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
+ERRORS: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
     "a gap": (
         lambda: without_hours(plant(), [5, 6]),
         "data rows 6, 32: time: must advance by 1 hour, but 4 steps are missing before 2 rows (series north, south). "
@@ -140,6 +140,11 @@ FOUR_ERRORS: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
         "south: shift: is known in advance and must cover all 4 steps of the forecast, but 2 values between "
         "2024-01-02 02:00:00 and 2024-01-02 03:00:00 are missing. Add rows with it after the last target",
     ),
+    "a target of another name": (
+        lambda: plant().rename({"load": "Load_kWh"}),
+        "data: load: plant was tuned with 'load' as its target, but the file has time, Load_kWh, shift, site. "
+        "Rename Load_kWh, if that is it, or whichever holds it, to load",
+    ),
     "another frequency": (
         lambda: quarters(plant()),
         "data: time: must advance by 1 hour, the step that the model was tuned on, but it does by 15 minutes. "
@@ -148,10 +153,10 @@ FOUR_ERRORS: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FOUR_ERRORS)
+@pytest.mark.parametrize("name", ERRORS)
 def test_what_does_not_fit_the_model_is_refused(name: str, tuned: Path) -> None:
     """Word for word, and before any weights are read."""
-    frame, message = FOUR_ERRORS[name]
+    frame, message = ERRORS[name]
     with pytest.raises(InputError) as caught:
         chronotune.forecast(tuned, frame())
     assert str(caught.value) == message

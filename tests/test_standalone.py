@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import chronotune
-from chronotune.config.load import dump
+from chronotune.config.load import dump, load_model
 from chronotune.config.model import ModelPreset, Provenance, Serving
 from chronotune.config.recipe import Recipe
 from chronotune.data.panel import FloatArray, Panel, Window
@@ -18,6 +20,7 @@ from chronotune.data.prepare import load
 from chronotune.data.windows import actuals
 from chronotune.errors import InputError
 from chronotune.metrics import EVALUATION_LEVELS
+from chronotune.report import evaluation_table
 from chronotune.scoring import Ruler
 from chronotune.standalone import evaluate_model, evaluation_of, thinned
 from chronotune.study import read
@@ -80,6 +83,26 @@ def test_windows_are_spread_evenly() -> None:
     frame = chronotune.evaluate("tiny", recipe, max_windows=10)
     assert frame.height == 3
     assert evaluate_model("tiny", recipe, max_windows=10)["first_origin"] == "2023-10-20T00:00:00"
+
+
+def test_a_blend_is_shown_with_its_members(tmp_path: Path) -> None:
+    """A model by itself has inputs, a blend has weights, in the rows and below the table of the terminal."""
+    model = tuned(tmp_path / "models" / "mine", small_recipe())
+    members = [
+        {"folder": ".", "weight": 0.75, "context_length": 50},
+        {"folder": "members/zero-shot", "weight": 0.25, "context_length": 96},
+    ]
+    preset = ModelPreset.model_validate({**load_model(model).model_dump(), "weights": ".", "members": members})
+    (model / "preset.yaml").write_text(dump(preset))
+    evaluation = evaluate_model(model, None)
+    assert evaluation["rows"][0]["members"] is None
+    blend = evaluation["rows"][-1]
+    assert (blend["model"], blend["context_length"], blend["covariates"]) == ("mine", None, "")
+    assert blend["members"] == {"best": 0.75, "zero-shot": 0.25}
+    page = Console(file=io.StringIO(), width=160)
+    page.print(evaluation_table(evaluation, 160))
+    assert "mine: 75% best, 25% zero-shot; weights from validation" in page.file.getvalue()  # type: ignore[attr-defined]
+    assert chronotune.evaluate(model)["members"].to_list()[-1] == "75% best, 25% zero-shot"
 
 
 def test_a_model_is_judged_beside_zero_shot(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_those_outside_are_named_with_every_value_that_is() -> None:
     assert "mode" not in points[0]["values"], "what the space fixes is not searched"
     assert points[0]["from"] in first
     assert left_out == (
-        "left out: the quickstart's default (full): outside the search space with context_length 8192, mode full"
+        "left out, outside the search space: Chronos-2's default (full) with context_length 8192, mode full"
     )
 
 
@@ -45,7 +45,7 @@ def test_the_longest_context_is_the_model_s() -> None:
     """The quickstart trains on what the model takes."""
     for model in ("tiny", "chronos-2"):
         recipe = load_recipe("steel", [f"model={model}"])
-        assert vendor_defaults(recipe)["the quickstart's default (full)"]["context_length"] == (
+        assert vendor_defaults(recipe)["Chronos-2's default (full)"]["context_length"] == (
             recipe.model.max_context_length
         )
 

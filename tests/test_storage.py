@@ -104,6 +104,21 @@ def test_two_sweeps_share_a_database(url: str, tmp_path: Path) -> None:
     assert (len(read(tmp_path).trials), len(read(tmp_path / "renamed").trials)) == (0, 1)
 
 
+def test_an_sqlite_file_needs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before anything is begun, so nothing is there to be resumed."""
+    with pytest.raises(InputError, match=r"needs a folder, but .*none is none. Make it: mkdir -p .*none") as told:
+        storage.refuse_taken(f"sqlite:///{tmp_path}/none/studies.db", "small")
+    assert "resume" not in str(told.value)
+    monkeypatch.setattr("chronotune.storage.os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InputError, match="must be writable, but"):
+        storage.refuse_taken(f"sqlite:///{tmp_path}/studies.db", "small")
+    monkeypatch.undo()
+    (tmp_path / "studies.db").write_text("no database at all, but text")
+    with pytest.raises(ChronotuneError, match="Nothing was begun") as told_too:
+        storage.refuse_taken(f"sqlite:///{tmp_path}/studies.db", "small")
+    assert "resume" not in str(told_too.value)
+
+
 def test_rm_tells_what_stays(url: str, tmp_path: Path) -> None:
     """The folder goes; the study in the database does not."""
     study = in_database(tmp_path / "small", url)

@@ -35,7 +35,7 @@ from chronotune.contenders import (
     tuned_folder,
 )
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.export import WEIGHTS
+from chronotune.export import WEIGHTS, preset_text
 from chronotune.finalists import champion
 from chronotune.forecaster import locate
 from chronotune.scoring import Ruler, spread
@@ -275,7 +275,7 @@ def _scored(tuned: ModelPreset, score: float, names: Sequence[str] = ()) -> Any:
 
 def _write_preset(folder: Path, tuned: ModelPreset, **changes: Any) -> None:
     preset = tuned.model_copy(update={"weights": ".", **changes})
-    (folder / "preset.yaml").write_text(dump(preset))
+    (folder / "preset.yaml").write_text(preset_text(preset))
 
 
 def _crown(directory: Path, reading: Reading, panel: Panel, choice: Mapping[str, Any]) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from chronotune import baselines, lstm, trees
 from chronotune.config.load import load_model
-from chronotune.config.model import ModelPreset
+from chronotune.config.model import Member, ModelPreset
 from chronotune.config.recipe import Recipe, stored
 from chronotune.config.space import extremes
 from chronotune.data.panel import FloatArray, Panel, Window
@@ -44,8 +44,10 @@ class Contender:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The beginning of its row."""
-        return {"model": self.name, "context_length": self.context_length, "covariates": self.covariate_set}
+        """The beginning of its row; a blend's members each have inputs of their own."""
+        if self.preset.members:
+            return row_of(self.name, None, "", {_part(one): one.weight for one in self.preset.members})
+        return row_of(self.name, self.context_length, self.covariate_set)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ class Segment:
             dataset.panel.until(split.test_start), split.validation_origins, scales, recipe.horizon
         )
         return cls(recipe, dataset.panel, windows, split.test_start, split.train_end, validation, scales)
+
+
+def row_of(
+    model: str, context_length: int | None, covariates: str, members: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The beginning of a model's row: its inputs, or the weights of what it is a blend of."""
+    given = dict(members) if members else None
+    return {"model": model, "context_length": context_length, "covariates": covariates, "members": given}
+
+
+def _part(member: Member) -> str:
+    """What a member of a blend is called: by its folder, as the blend was made."""
+    return BEST if member.folder == "." else PurePosixPath(member.folder).name
 
 
 def of_sweep(directory: Path, reading: Reading) -> list[Contender]:
@@ -173,13 +188,12 @@ def _baselines(segment: Segment) -> Iterator[tuple[dict[str, Any], FloatArray]]:
     recipe, panel, windows = segment.recipe, segment.panel, segment.windows
     horizon, levels = recipe.horizon, EVALUATION_LEVELS
     for season in recipe.data.seasons:
-        about = {"model": f"seasonal naive ({season})", "context_length": season, "covariates": "none"}
+        about = row_of(f"seasonal naive ({season})", season, "none")
         yield about, baselines.seasonal_naive(panel, windows, horizon=horizon, season=season, levels=levels)
     if recipe.evaluation.trees:
-        yield {"model": TREES, "context_length": None, "covariates": "all"}, _trees(segment)
+        yield row_of(TREES, None, "all"), _trees(segment)
     if recipe.evaluation.lstm:
-        about = {"model": LSTM, "context_length": lstm.context_of(recipe.data.seasons), "covariates": "all"}
-        yield about, _lstm(segment)
+        yield row_of(LSTM, lstm.context_of(recipe.data.seasons), "all"), _lstm(segment)
 
 
 def _trees(segment: Segment) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import Any
 
 from chronotune.challenger import mixed
 from chronotune.config.recipe import Recipe, stored
-from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, forecasts, of_sweep
+from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, forecasts, of_sweep, row_of
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.errors import InputError
@@ -127,10 +127,9 @@ def _with_blends(
     for about, predictions in given:
         if about["model"] in wanted:
             known[about["model"]] = predictions
-        yield {**about, "members": None}, predictions
+        yield about, predictions
     for name, weights in blends.items():
-        about = {"model": name, "context_length": None, "covariates": "", "members": dict(weights)}
-        yield about, mixed(known, weights)
+        yield row_of(name, None, "", weights), mixed(known, weights)
 
 
 def _gain(ruler: Ruler, name: str, losses: Mapping[str, FloatArray]) -> dict[str, float | None]:

@@ -126,9 +126,22 @@ def write_declarations(
             chronotune=__version__,
         ),
     )
-    (folder / "preset.yaml").write_text(dump(preset))
+    (folder / "preset.yaml").write_text(preset_text(preset))
     (folder / "recipe.yaml").write_text(dump(collapsed(recipe, point, windows_seen, splits)))
     return digest
+
+
+def preset_text(preset: ModelPreset) -> str:
+    """YAML of a tuned model that opens as every declaration does: a command that uses it, and what it is."""
+    made, serving = preset.provenance, preset.serving
+    if made is None or serving is None:
+        return dump(preset)
+    how = f"trial {made.trial} of {made.recipe}" if made.trial is not None else f"one training of {made.recipe}"
+    parts = [f"{serving.target}, {serving.horizon} steps ahead", f"tuned from {made.base.partition('@')[0]}, {how}"]
+    parts += ["exported by force"] if made.forced else []
+    parts += [made.verdict.partition(";")[0]] if made.verdict else []
+    about = " ".join("; ".join(parts).split())  # one line, whatever a column is called
+    return f"# chronotune forecast models/{preset.name} FILE.csv\n# {about}\n{dump(preset)}"
 
 
 def pinned(recipe: Recipe) -> Recipe:
@@ -197,7 +210,7 @@ def export_winner(directory: str | Path, to: str | Path, force: bool = False) ->
                 f"a driver was killed, or is at work. Finish the sweep with `chronotune resume {directory}`"
             )
         preset = _judged(preset, reading.evaluation)
-        (draft / "preset.yaml").write_text(dump(preset.model_copy(update={"name": to.name, "weights": "."})))
+        (draft / "preset.yaml").write_text(preset_text(preset.model_copy(update={"name": to.name, "weights": "."})))
     return to
 
 

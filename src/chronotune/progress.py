@@ -10,12 +10,13 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from chronotune.finalists import latest
-from chronotune.report import conclude, finalists_table, leaderboard_table, summary
+from chronotune.report import conclude, finalists_table, leaderboard_table, registration, summary
 
 if TYPE_CHECKING:
     from chronotune.config.recipe import Recipe
     from chronotune.data.prepare import Dataset
     from chronotune.study import Reading, TrialRecord
+    from chronotune.tracking import MirrorReport
 
 
 def watcher(console: Console) -> _Live | _Lines:
@@ -56,6 +57,11 @@ class _Lines:
     def ended(self, directory: Path, reading: Reading) -> None:
         """Print the tables."""
         conclude(self._console, directory, reading)
+
+    def registered(self, reading: Reading, mirrored: MirrorReport) -> None:
+        """Say which version the winner became, or why it is none, where a registry is wanted."""
+        if told := registration(reading, mirrored.version, mirrored.uri):
+            self._print(told)
 
     def _zero_shot(self, reading: Reading) -> None:
         best = reading.zero_shot

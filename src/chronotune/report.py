@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 
-from chronotune.gate import alternative, is_shipped
+from chronotune.gate import alternative, doubt, is_shipped
 
 if TYPE_CHECKING:
     from chronotune.config.recipe import Recipe
@@ -23,8 +23,8 @@ METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80")
 TO_THE_LEFT = {"state", "mode", "covariates", "model", "name", "verdict"}
 WIDE = 116
 """Columns of a terminal from which on all columns of the leaderboard are shown."""
-WIDER = 138
-"""The same of an evaluation with gains."""
+NEEDED_LEAST = ("r2", "mape", "covariates", "context", "coverage80", "rmse", "wql", "mase", "mae", "95% interval")
+"""Columns of an evaluation that a terminal lacks the room for, in the order in which they go."""
 
 
 def leaderboard_table(reading: Reading, rows: int | None = None, width: int = WIDE) -> Group:
@@ -132,11 +132,19 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     )
     if opened := evaluation["test_openings"]:
         title += f"; opened {opened} time{'' if opened == 1 else 's'}"
-    hidden = {"context", "covariates", "r2", "mape"} if width < WIDE else {"r2", "mape"} if width < WIDER else set()
-    table = _table(lines, hidden if compared or width < WIDE else set())
     verdict = evaluation.get("verdict")  # sweeps of before have none
-    below = [*_notes(evaluation)] if compared else []
+    dispensable = [name for name in NEEDED_LEAST if name != (verdict or {}).get("objective")]
+    table = _table(lines, _too_many(lines, width, dispensable))
+    below = [*_compositions(evaluation), *([_meaning(evaluation)] if compared else [])]
     return Group(title, table, *below, *([f"verdict: {verdict['sentence']}"] if verdict else []))
+
+
+def _too_many(lines: Sequence[Mapping[str, str]], width: int, dispensable: Sequence[str]) -> set[str]:
+    """The first of some columns, as many as must be left out for no cell of the others to be cut."""
+    wide = {name: max(len(name), *(len(line[name]) for line in lines)) + 2 for name in lines[0]}
+    counts = range(len(dispensable) + 1)
+    fitting = (n for n in counts if sum(wide.values()) - sum(wide[name] for name in dispensable[:n]) <= width)
+    return set(dispensable[: next(fitting, len(dispensable))])
 
 
 def _gain_cells(row: Mapping[str, Any]) -> dict[str, str]:
@@ -145,16 +153,20 @@ def _gain_cells(row: Mapping[str, Any]) -> dict[str, str]:
     return {"gain": _text(row.get("gain"), "+.1%"), "95% interval": interval}
 
 
-def _notes(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """What the blends are made of, and what their gains are not."""
+def _compositions(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """What the blends are made of."""
     from chronotune.blending import composition
 
     for row in evaluation["rows"]:
         if row.get("members"):
             yield f"{row['model']}: {composition(row['members'])}; weights from validation"
+
+
+def _meaning(evaluation: Mapping[str, Any]) -> str:
+    """What the gains are over, and which of them is no verdict."""
     challenger = (evaluation.get("verdict") or {}).get("challenger")
     only = f"only that of {challenger}, chosen on validation, is a verdict" if challenger else "none is a verdict"
-    yield f"gains are over the first row of zero-shot; {only}"
+    return f"gains are over the first row of zero-shot; {only}"
 
 
 def comparison_tables(comparison: Mapping[str, Any]) -> Group:
@@ -282,6 +294,16 @@ def _after_the_verdict(path: str, reading: Reading) -> str:
     if reading.evaluation is None:
         return f"chronotune evaluate {path}"
     return f"keep {alternative(reading.attributes['recipe']['model']['name'], reading.zero_shot)}; or {export} --force"
+
+
+def registration(reading: Reading, version: str | None, uri: str | None) -> str:
+    """What became of the winner in the registry that the recipe names; empty when it names none, or MLflow is away."""
+    name = reading.attributes["recipe"]["tracking"].get("registry")
+    if name is None or uri is None or reading.evaluation is None:
+        return ""
+    if not is_shipped(reading.evaluation):
+        return f"not registered as {name}: {doubt(reading.evaluation)}"
+    return f"registered: version {version} of {name} in MLflow at {uri}" if version else ""
 
 
 def display_path(path: Path) -> str:

@@ -11,12 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from chronotune import members
+from chronotune.catalog import nearest
 from chronotune.config.load import load_model
 from chronotune.config.model import ModelPreset, Serving
 from chronotune.config.recipe import DataConfig
 from chronotune.data.findings import listed
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.sources import place
+from chronotune.data.sources import named, place
 from chronotune.data.table import CSV, PARQUET, read_table
 from chronotune.data.upcoming import Feed, absent, future_faults, last_windows, strange_categories, upcoming
 from chronotune.errors import Fault, InputError
@@ -84,6 +85,7 @@ def forecast(
     serving = _serving(preset, columns, horizon, context_length)
     steps, feed = horizon or serving.horizon, _feed(serving, data, fill_gaps)
     raw = data if isinstance(data, pl.DataFrame) else read_table(Path(data).expanduser())
+    _refuse_missing(raw, feed, preset)
     panel = upcoming(raw, feed, series)
     windows = last_windows(panel)
     if faults := list(future_faults(panel, windows, steps, place(feed.columns), absent(raw, feed.columns))):
@@ -183,6 +185,29 @@ def _feed(serving: Serving, data: pl.DataFrame | str | Path, fill_gaps: bool) ->
         seasons=[1],
     )
     return Feed(columns, serving.encodings, serving.step)
+
+
+def _refuse_missing(raw: pl.DataFrame, feed: Feed, preset: ModelPreset) -> None:
+    """Name each column that the model needs of the past and the file lacks, with those that it has."""
+    columns = feed.columns
+    roles = [("--time", columns.time), ("--target", columns.target)]
+    roles += [("--id", columns.id)] if columns.id else []
+    roles += [("--past-only", name) for name in columns.past_only]
+    absent = [(option, name) for option, name in roles if name not in raw.columns]
+    if absent:
+        raise InputError([_missing(place(columns), *one, raw.columns, preset) for one in absent])
+
+
+def _missing(where: str, option: str, name: str, columns: list[str], preset: ModelPreset) -> Fault:
+    """A user names the columns of an untuned model by options; those of a tuned one are what it was tuned with."""
+    close = nearest(name, columns)
+    if preset.serving is None:
+        rule = f"names the column {name!r}, but the file has {named(columns)}"
+        return Fault(where, option, rule, f"Did you mean {' or '.join(close)}?" if close else "Name one of these")
+    role = option.removeprefix("--").replace("past-only", "covariate")
+    rule = f"{preset.name} was tuned with {name!r} as its {role}, but the file has {named(columns)}"
+    which = f"Rename {close[0]}, if that is it, or whichever holds it," if close else "Rename the one that holds it"
+    return Fault(where, name, rule, f"{which} to {name}")
 
 
 def _unshipped(model: str | Path | ModelPreset, preset: ModelPreset) -> list[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chronotune import metrics
 from chronotune.blending import composition
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.model import ModelPreset
@@ -20,12 +19,11 @@ from chronotune.config.space import extremes
 from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, forecasts, of_preset
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
-from chronotune.data.windows import actuals
 from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.evaluation import evaluate_again
 from chronotune.identity import trusting
 from chronotune.lease import Lease
-from chronotune.metrics import EVALUATION_LEVELS, without_nan
+from chronotune.metrics import without_nan
 from chronotune.scoring import Ruler
 from chronotune.study import Study, is_sweep
 from chronotune.trial import Assignment, Worker
@@ -87,7 +85,7 @@ def evaluation_of(
     Raises:
         InputError: As `evaluate`.
     """
-    if not _is_sweep(Path(target)):
+    if not is_sweep(Path(target)):
         return evaluate_model(target, recipe, overrides, max_windows=max_windows, against=against)
     if recipe is not None or overrides or max_windows or against:
         raise InputError(
@@ -107,10 +105,6 @@ def _report(directory: Path) -> None:
         write_report(directory)
     except Exception as error:
         log.warning("report.html was not written: %r. Try `chronotune report %s`", error, directory)
-
-
-def _is_sweep(folder: Path) -> bool:
-    return is_sweep(folder)
 
 
 def evaluate_model(
@@ -227,12 +221,11 @@ def preferred(contenders: Sequence[Contender], data: TrialData, recipe: Recipe, 
     """The contender with the lowest objective on the validation windows; nothing is computed for a single one."""
     if len(contenders) == 1:
         return contenders[0]
-    actual = actuals(data.panel, data.validation, data.horizon)
-    scales = data.scales[[window.series for window in data.validation]]
+    ruler = Ruler.of_validation(data, recipe)
 
     def score(one: Contender) -> float:
-        predictions = predict(one.preset, data.panel, data.validation, one.context_length, one.covariates)
-        return metrics.score(predictions, actual, scales, EVALUATION_LEVELS)[recipe.objective]
+        predictions = predict(one.preset, data.panel, ruler.windows, one.context_length, one.covariates)
+        return ruler.score(predictions)[recipe.objective]
 
     return min(contenders, key=score)
 
@@ -275,7 +268,7 @@ def _sweep_of(preset: ModelPreset) -> Path | None:
     if preset.revision is None or preset.provenance is None:
         return None
     folders = [Path(preset.weights), *sorted(Path("sweeps").glob("*/winner"))]
-    won = (folder for folder in folders if (folder / "preset.yaml").exists() and _is_sweep(folder.parent))
+    won = (folder for folder in folders if (folder / "preset.yaml").exists() and is_sweep(folder.parent))
     return next((folder.parent for folder in won if _revision(folder / "preset.yaml") == preset.revision), None)
 
 

@@ -5,7 +5,7 @@ All of it is written into the study when it is made, so that a resume needs noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def vendor_defaults(recipe: Recipe) -> dict[str, dict[str, Any]]:
     longest = min(LONGEST_OF_CHRONOS, recipe.model.max_context_length)
     return {
         "AutoGluon's default (LoRA)": {**shared, "context_length": 2048, "mode": "lora", "lora_rank": 8},
-        "the quickstart's default (full)": {**shared, "context_length": longest, "mode": "full"},
+        "Chronos-2's default (full)": {**shared, "context_length": longest, "mode": "full"},
     }
 
 
@@ -120,12 +120,11 @@ def first_points(recipe: Recipe, earlier: Sequence[tuple[str, Values]] = ()) -> 
     found += earlier
     said = []
     if recipe.search.vendor_defaults:
-        for name, values in vendor_defaults(recipe).items():
-            if reasons := outside(values, recipe.search_space):
-                values_outside = ", ".join(f"{key} {values[key]}" for key in reasons)
-                said.append(f"left out: {name}: outside the search space with {values_outside}")
-            else:
-                found.append((name, values))
+        defaults = vendor_defaults(recipe)
+        reasons = {name: outside(values, recipe.search_space) for name, values in defaults.items()}
+        found += [(name, values) for name, values in defaults.items() if not reasons[name]]
+        strange = [f"{name} with {_told(defaults[name], keys)}" for name, keys in reasons.items() if keys]
+        said += [f"left out, outside the search space: {'; '.join(strange)}"] if strange else []
     points = _distinct([(name, searched(values, recipe.search_space)) for name, values in found])
     if recipe.search.sampler == "grid":
         size = len(grid(recipe.search_space))
@@ -135,6 +134,10 @@ def first_points(recipe: Recipe, earlier: Sequence[tuple[str, Values]] = ()) -> 
         said.append(f"left out: {', '.join(tried[recipe.budget.trials :])}: budget.trials is {recipe.budget.trials}")
     tried = tried[: recipe.budget.trials]
     return points, ([f"tried first: {', '.join(tried)}"] if tried else []) + said
+
+
+def _told(values: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return ", ".join(f"{key} {values[key]}" for key in keys)
 
 
 def within_grid(recipe: Recipe, trials: int) -> int:

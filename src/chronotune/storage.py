@@ -37,6 +37,7 @@ ADDRESS = "study.json"
 PATIENCE_SECONDS = float(os.environ.get("CHRONOTUNE_STUDY_PATIENCE", "300"))
 """How long a driver waits for a database that does not answer any more, e.g. while its server is restarted."""
 _CONNECT_SECONDS = 10
+_GO_ON = "What was recorded is in it; when it answers, `chronotune resume DIR` goes on"
 _LOCKED_SECONDS = 60  # that an SQLite file may be locked by another process
 
 _P = ParamSpec("_P")
@@ -76,12 +77,14 @@ def refuse_taken(url: str | None, name: str) -> None:
     """Do nothing when a new sweep of this name can be begun in a database, which must answer now.
 
     Raises:
-        InputError: Its name or its finalists' is taken, the database's driver is missing, or a variable is not set.
+        InputError: Its name or its finalists' is taken, the database's driver is missing, a variable is not set, or
+            the folder of an SQLite file is not there or cannot be written.
         ChronotuneError: The database does not answer.
     """
     if url is None:
         return
-    with explained(url):
+    _refuse_no_folder(url)
+    with explained(url, "Nothing was begun; run it again when it answers"):
         storage = _database(url, skip_table_creation=False)
         taken = _studies(storage, name)
         storage.remove_session()
@@ -89,6 +92,22 @@ def refuse_taken(url: str | None, name: str) -> None:
         raise InputError(
             f"{name}: a study is named as its sweep's folder, but {masked(url)} holds {' and '.join(taken)}. Choose "
             f"another folder with --dir, or remove what is there: {removal(url, taken)}"
+        )
+
+
+def _refuse_no_folder(url: str) -> None:
+    """SQLite makes a file and its journal, but no folder."""
+    if (file := file_of(expanded(url))) is None:
+        return
+    if not file.parent.is_dir():
+        raise InputError(
+            f"storage: an SQLite file needs a folder, but {file.parent} is none. "
+            f"Make it: mkdir -p {quote(str(file.parent))}, or name another file"
+        )
+    if locked := [place for place in (file.parent, file) if place.exists() and not os.access(place, os.W_OK)]:
+        raise InputError(
+            f"storage: an SQLite file and its folder must be writable, but {locked[0]} is not. "
+            f"Change its rights, or name another file"
         )
 
 
@@ -183,8 +202,12 @@ def repair(directory: Path) -> None:
 
 
 @contextmanager
-def explained(url: str | None) -> Iterator[None]:
+def explained(url: str | None, remedy: str = _GO_ON) -> Iterator[None]:
     """Turn what a study's database raises inside the block into a sentence; nothing for a journal (None).
+
+    Args:
+        url: The database's address.
+        remedy: What to do next, a sentence without its full stop.
 
     Raises:
         ChronotuneError: The database does not answer, or refused something.
@@ -196,8 +219,7 @@ def explained(url: str | None) -> Iterator[None]:
             raise
         reason = str(cause).strip().splitlines()[0]
         raise ChronotuneError(
-            f"{masked(url)}: the study's database must answer, but did not: {reason}. What was recorded is in it; when "
-            f"it answers, `chronotune resume DIR` goes on"
+            f"{masked(url)}: the study's database must answer, but did not: {reason}. {remedy}"
         ) from error
 
 

@@ -33,7 +33,7 @@ from chronotune.start import start, within_grid
 from chronotune.storage import explained, refuse_taken
 from chronotune.stores import below, prune, prune_all_but, store_at
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
-from chronotune.tracking import Mirror, resolve_uri
+from chronotune.tracking import Mirror, MirrorReport, resolve_uri
 from chronotune.trial import Assignment
 from chronotune.tuner import (
     MINUTES,
@@ -59,6 +59,9 @@ class Watcher(Protocol):
 
     def ended(self, directory: Path, reading: Reading) -> None:
         """The sweep has ended, in whatever way."""
+
+    def registered(self, reading: Reading, mirrored: MirrorReport) -> None:
+        """MLflow has what it took of the ended sweep, with the winner's version in its registry if it got one."""
 
 
 def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watcher | None = None) -> Path:
@@ -233,8 +236,8 @@ class _Sweep:
         self._tell("began", self.directory, self.recipe, self.dataset, reading)
         halting, mirror = halting_when_unwritable(self.directory), Mirror(self.directory, self.recipe.tracking)
         with explained(self.recipe.storage), terminated_like_interrupted(), halting, mirror:
-            fit, mirrored, whole = partial(slots, self.recipe.cluster), lambda: mirror.report.results, False
-            self._gauges = Gauges(self.directory.name, reading, fit, mirrored)
+            fit, whole = partial(slots, self.recipe.cluster), False
+            self._gauges = Gauges(self.directory.name, reading, fit, lambda: mirror.report.results)
             try:
                 run_tuner(self.study, self.assignment, self._on_record)
                 self._refuse_without_winner()
@@ -247,8 +250,9 @@ class _Sweep:
                 if not whole:
                     mirror.flush()  # first: who is told to go has seconds, and the report takes some
                 self._report()
-                mirror.flush()
+                mirrored = mirror.flush()
                 self._gauges.update(self.study.read(), now=True)
+                self._tell("registered", self.study.read(), mirrored)
         return self.directory
 
     def _report(self) -> None:

@@ -42,9 +42,12 @@ def store(tmp_path: Path) -> Store:
 def published(store: Store, sweep: Path, *, upload: bool = False) -> list[Any]:
     """The versions of the model `plant` once the sweep was mirrored there, twice."""
     tracking = Tracking(uri=store.uri, registry="plant", upload_weights=upload)
-    for _ in range(2):
-        assert mirror(sweep, tracking).trouble is None
-    return list(store.client.search_model_versions("name = 'plant'"))
+    reports = [mirror(sweep, tracking) for _ in range(2)]
+    assert [report.trouble for report in reports] == [None, None]
+    versions = list(store.client.search_model_versions("name = 'plant'"))
+    told: list[str | None] = [str(version.version) for version in versions]
+    assert all(report.version in (told or [None]) for report in reports)
+    return versions
 
 
 def loaded(store: Store, version: Any, **how: Any) -> Any:

@@ -189,8 +189,9 @@ def find(target: str, address: str | None = None) -> Job:
     remembered = recall(name)
     if remembered is None and address is None:
         raise InputError(
-            f"{target}: no job of this sweep was submitted from this folder. "
-            f"Say on which cluster it runs: --cluster NAME, or its dashboard http://HOST:8265"
+            f"{target}: no sweep of this name is known here, neither a job that was submitted from this folder nor a "
+            f"sweep in it. See `chronotune ls`, or say on which cluster it runs: --cluster NAME, or its dashboard "
+            f"http://HOST:8265"
         )
     if remembered is not None and address in (None, remembered.address):
         return remembered

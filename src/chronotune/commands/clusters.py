@@ -92,13 +92,37 @@ def go_on(directory: Path, trials: int, minutes: float) -> bool:
 
 
 def _find(target: str, cluster: str | None) -> Job:
-    from chronotune.cluster.jobs import find
+    from chronotune.cluster.jobs import find, recall
 
+    if cluster is None and recall(Path(target).name) is None:
+        _refuse_local(target)
     if cluster is None or "://" in cluster:
         return find(target, cluster)
     from chronotune.config.load import load_cluster
 
     return find(target, load_cluster(cluster).address)
+
+
+def _refuse_local(target: str) -> None:
+    """Do nothing unless the sweep is in a folder here, where no job drives it.
+
+    Raises:
+        InputError: It is; says whether it runs, and what to do instead.
+    """
+    from chronotune.errors import InputError
+    from chronotune.lease import is_alive, read_holder
+    from chronotune.study import is_sweep
+
+    folder = next((path for path in (Path(target), Path("sweeps") / target) if is_sweep(path)), None)
+    if folder is None:
+        return
+    rule = f"{folder}: attach, status and stop are for sweeps that run as jobs of a cluster, but this one is here"
+    if (holder := read_holder(folder)) is None or not is_alive(holder):
+        remedy = f"It does not run: chronotune show {folder}, or go on with it: chronotune resume {folder}"
+    else:
+        where = f"process {holder['pid']} on {holder['host']}"
+        remedy = f"{where} drives it: chronotune show {folder}, or stop it: kill -INT {holder['pid']}"
+    raise InputError(f"{rule}. {remedy[0].upper()}{remedy[1:]}")
 
 
 def _follow(job: Job) -> None:

@@ -105,7 +105,7 @@ def _missing(raw: pl.DataFrame, declared: dict[str, str], where: str) -> list[Fa
         Fault(
             where,
             key,
-            f"the file must have the column {name!r}, but it has {_names(raw.columns)}",
+            f"the file must have the column {name!r}, but it has {named(raw.columns)}",
             nearest(name, raw.columns) or "Name one of these",
         )
         for key, name in declared.items()
@@ -113,7 +113,8 @@ def _missing(raw: pl.DataFrame, declared: dict[str, str], where: str) -> list[Fa
     ]
 
 
-def _names(columns: list[str]) -> str:
+def named(columns: Sequence[str]) -> str:
+    """The first dozen of a file's columns, and how many there are beyond."""
     return ", ".join(columns[:12]) + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
 
 

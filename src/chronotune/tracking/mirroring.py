@@ -39,6 +39,8 @@ class MirrorReport:
     """Metric values that this mirror wrote."""
     results: int | None = None
     """How many results of trials MLflow has, as far as this mirror knows; None when tracking is off."""
+    version: str | None = None
+    """The number that the winner has as a version of `tracking.registry`; None when it is none."""
     trouble: str | None = None
     """Why MLflow lacks part of the sweep, and what helps, in one line; None when it has everything."""
 
@@ -181,6 +183,7 @@ class _Copier:
         self._runs: Runs | None = None
         self._brought = _Brought()
         self._points = self._results = 0
+        self._version: str | None = None
         self._trouble: str | None = "nothing was written yet"
         self._abandoned = False
 
@@ -191,7 +194,8 @@ class _Copier:
             f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
             f"and `chronotune mirror {self._directory}` catches up"
         )
-        return MirrorReport(masked(self._uri), self._points, self._results, sentence if self._trouble else None)
+        done = masked(self._uri), self._points, self._results, self._version
+        return MirrorReport(*done, sentence if self._trouble else None)
 
     def abandon(self, trouble: str) -> None:
         """Write nothing more: the driver is leaving."""
@@ -237,7 +241,7 @@ class _Copier:
                 self._points += self._runs.bring(run)
             if brought.files != (files := stamps_of(self._directory)):
                 self._runs.attach(SWEEP, artifacts_of(reading, self._directory))
-            self._registry.publish(reading, self._directory)
+            self._version = self._registry.publish(reading, self._directory)
         self._brought = _Brought(
             {key_of(one): one for one in _trials(reading) if one.ended}, reading.attributes.get("winner"), files
         )

@@ -29,28 +29,33 @@ class Registry:
 
     def __init__(self, runs: Runs, tracking: Tracking) -> None:
         self._runs, self._tracking = runs, tracking
-        self._there: set[str] = set()
+        self._there: dict[str, str] = {}
 
-    def publish(self, reading: Reading, directory: Path) -> None:
+    def publish(self, reading: Reading, directory: Path) -> str | None:
         """Make the winner a version, if a registry is wanted, the verdict ships it, and it is none yet.
+
+        Returns:
+            The number of its version, old or new; None when it is none.
 
         Raises:
             ChronotuneError: The winner's weights have changed since its evaluation.
         """
         won, name = reading.attributes.get("winner") or {}, self._tracking.registry
-        if name is None or not is_shipped(reading.evaluation) or won["sha256"] in self._there:
-            return
-        tags = version_tags(reading)
-        if not self._is_there(name, tags):
-            folder, uploaded = directory / "winner", self._tracking.upload_weights
-            self._create(name, tags, _wish(folder, won["sha256"], uploaded), folder if uploaded else None)
-        self._there.add(won["sha256"])
+        if name is None or not is_shipped(reading.evaluation):
+            return None
+        if won["sha256"] not in self._there:
+            tags = version_tags(reading)
+            self._there[won["sha256"]] = self._found(name, tags) or self._create(name, tags, directory / "winner")
+        return self._there[won["sha256"]]
 
-    def _is_there(self, name: str, tags: Mapping[str, str]) -> bool:
+    def _found(self, name: str, tags: Mapping[str, str]) -> str | None:
         versions = self._runs.client.search_model_versions(f"name = '{name}'")
-        return any(all(version.tags.get(key) == tags[key] for key in (_SWEEP, _SHA)) for version in versions)
+        same = (v for v in versions if all(v.tags.get(key) == tags[key] for key in (_SWEEP, _SHA)))
+        return next((str(version.version) for version in same), None)
 
-    def _create(self, name: str, tags: Mapping[str, str], wish: Mapping[str, Any], weights: Path | None) -> None:
+    def _create(self, name: str, tags: Mapping[str, str], winner: Path) -> str:
+        uploaded = self._tracking.upload_weights
+        wish, weights = _wish(winner, tags[_SHA], uploaded), winner if uploaded else None
         client, run = self._runs.client, self._runs.parent
         path = f"model-{tags[_SHA][:12]}"
         with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +64,7 @@ class Registry:
                 client.log_artifacts(run, str(Path(folder) / "model"), path)
         _ensure(client, name)
         source = f"{client.get_run(run).info.artifact_uri}/{path}"
-        client.create_model_version(name, source, run, tags=dict(tags))
+        return str(client.create_model_version(name, source, run, tags=dict(tags)).version)
 
 
 def version_tags(reading: Reading) -> dict[str, str]:
