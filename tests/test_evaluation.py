@@ -20,10 +20,11 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import load, prepare, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import InputError
-from chronotune.evaluation import _score, evaluate_again, evaluate_sweep
+from chronotune.evaluation import _score, evaluate_again, evaluate_sweep, opened
 from chronotune.identity import identity
 from chronotune.metrics import EVALUATION_LEVELS
-from chronotune.results import as_dict, sweeps
+from chronotune.openings import Openings
+from chronotune.results import as_dict, remove, sweeps
 from chronotune.scoring import Ruler
 from chronotune.study import Study, read
 from sweep_parts import ask, new_study, result, small_recipe
@@ -78,7 +79,7 @@ def test_the_pair_of_validation_gets_a_verdict(objective: Any) -> None:
     pair = [_contender(ZERO_SHOT, 10), _contender("zero-shot, same inputs", 1), _contender(BEST, 9)]
     dataset = load(recipe)
     ruler = Ruler.of_test(dataset, recipe)
-    evaluation, tables = _score(pair, dataset, ruler, _wrong_by, 1)
+    evaluation, tables = _score(pair, dataset, ruler, _wrong_by, Openings(1))
     scores = {row["model"]: row[objective] for row in evaluation["rows"]}
     verdict = evaluation["verdict"]
     assert verdict["gain"] == pytest.approx(1 - scores[BEST] / scores[ZERO_SHOT])
@@ -87,7 +88,7 @@ def test_the_pair_of_validation_gets_a_verdict(objective: Any) -> None:
     assert verdict["by_series"] is None
     assert len([row for row in tables["hour"] if row["model"] == BEST]) == 24
     worse, nothing = _score(
-        [_contender(ZERO_SHOT, 9), _contender(BEST, 10)], dataset, ruler, _wrong_by, 2, tabled=False
+        [_contender(ZERO_SHOT, 9), _contender(BEST, 10)], dataset, ruler, _wrong_by, Openings(2), tabled=False
     )
     assert nothing == {}
     assert worse["verdict"]["decision"] == "keep zero-shot"
@@ -204,6 +205,22 @@ def test_the_same_weights_are_not_evaluated_again(tmp_path: Path, monkeypatch: p
     study.note("evaluation", {"rows": []})
     driver._conclude()
     assert len(study.attribute("test_openings")) == 3
+
+
+def test_openings_are_counted_beside_the_sweeps(tmp_path: Path) -> None:
+    """Of the same target, whatever covariates and horizon; a sweep that is removed has looked all the same."""
+    data = {**small_recipe().data.model_dump(), "past_only": ["humidity"]}
+    one, two = small_recipe(), small_recipe(data=data, split={"test": 0.1, "validation_origins": 3})
+    etr = small_recipe(data={**data, "target": "etr", "known_future": []})
+    seen = []
+    for name, recipe in (("one", one), ("one", one), ("two", two), ("etr", etr), ("three", one)):
+        if name == "three":
+            remove(tmp_path / "one")
+        if not (tmp_path / name).exists():
+            (tmp_path / name).mkdir()
+            new_study(tmp_path / name, recipe).note("created", name)
+        seen.append(opened(tmp_path / name, Study.reopen(tmp_path / name), load(recipe)))
+    assert seen == [Openings(1, 1), Openings(2, 2), Openings(1, 3), Openings(1, 1), Openings(1, 4)]
 
 
 def test_the_baseline_does_not_depend_on_the_recipe_s_seed() -> None:

@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
     "config.secrets config.space config.storage",
-    "pure": "authtoken blending data data.* metrics noise records segments significance verdict gate scoring specimens "
-    "memory catalog lease config.lines config.faults config.resolve config.load",
+    "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
+    "specimens memory catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster gauges journal "
     "lstm members pretrained sampler search start storage stores study trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "

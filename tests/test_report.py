@@ -145,7 +145,7 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     assert "next: keep small as it is, with context " in text_of(page)
     assert "chronotune export" in text_of(page)
     assert "--to models/NAME --force" in text_of(page)
-    assert "opened 1 time" in text_of(page)
+    assert "; opened once" in text_of(page)
     assert "verdict: keep zero-shot, best is not shown to be better" in text_of(page)
     [about] = [one["about"] for one in sweeps(tmp_path)]
     assert about.endswith(": keep zero-shot")

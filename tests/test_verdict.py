@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chronotune.openings import Openings
 from chronotune.significance import Comparison, SeriesGains
 from chronotune.verdict import Decision, Verdict
 
@@ -15,9 +16,12 @@ NAN = float("nan")
 CLEAR = Comparison(gain=0.06, low=0.03, high=0.09, smallest=0.04, win_rate=0.8, days=73, block=2)
 
 
-def verdict(test_openings: int | None = 1, **changes: Any) -> Verdict:
+ONCE = Openings(1, 1)
+
+
+def verdict(openings: Openings | None = ONCE, **changes: Any) -> Verdict:
     """A clear one, with changes to what it rests on."""
-    return Verdict("best", "zero-shot", "sql", replace(CLEAR, **changes), test_openings=test_openings)
+    return Verdict("best", "zero-shot", "sql", replace(CLEAR, **changes), openings=openings)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +53,22 @@ def test_the_sentence_of_a_gain() -> None:
 
 def test_the_sentence_of_a_panel_opened_often() -> None:
     """With the series that became worse, and a word about luck."""
-    told = verdict(test_openings=3, low=-0.01, by_series=SeriesGains(40, 7, 2, (0.0,) * 40)).sentence
+    told = verdict(openings=Openings(3, 3), low=-0.01, by_series=SeriesGains(40, 7, 2, (0.0,) * 40)).sentence
     assert told.startswith("keep zero-shot, best is not shown to be better: gain in sql +6.0%")
     assert "7 of 40 series worse, 2 clearly" in told
     assert told.endswith("opened 3 times, and every further look gives luck a chance")
+
+
+def test_the_sentence_of_a_segment_that_others_have_opened() -> None:
+    """However seldom this sweep did, every look of another gave luck a chance; both are kept as values."""
+    told = verdict(openings=Openings(1, 7))
+    assert told.sentence.endswith(
+        "test segment opened once by this sweep, 7 times in all by the sweeps here, and every further look gives luck "
+        "a chance"
+    )
+    assert (told.as_dict()["test_openings"], told.as_dict()["test_openings_here"]) == (1, 7)
+    assert "opened 4 times by the sweeps here" in verdict(openings=Openings(None, 4)).sentence
+    assert verdict(openings=Openings(1, None)).sentence.endswith("test segment opened once")
 
 
 def test_the_sentence_of_a_loss() -> None:
@@ -63,7 +79,7 @@ def test_the_sentence_of_a_loss() -> None:
 
 def test_the_sentence_of_too_few_windows() -> None:
     """How many there are and how many it takes; a number that is not there is not printed as nan."""
-    told = verdict(days=9, block=3, low=NAN, high=NAN, smallest=NAN, test_openings=None).sentence
+    told = verdict(days=9, block=3, low=NAN, high=NAN, smallest=NAN, openings=None).sentence
     assert told == (
         "not enough test windows to tell best from zero-shot: gain in sql +6.0%; "
         "9 days are 3 blocks of 3, a verdict needs 10"

@@ -12,14 +12,16 @@ from chronotune.challenger import mixed
 from chronotune.config.recipe import Recipe, stored
 from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, forecasts, of_sweep, row_of
 from chronotune.data.panel import FloatArray
-from chronotune.data.prepare import Dataset, load, trial_data
+from chronotune.data.prepare import Dataset, fingerprint, load, trial_data
 from chronotune.errors import InputError
 from chronotune.identity import as_begun, identity
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
+from chronotune.openings import Openings, count_beside
 from chronotune.scoring import Ruler, merged
 from chronotune.specimens import Specimens
 from chronotune.study import Study, refuse_changes
+from chronotune.tracking.content import sweep_id
 from chronotune.trial import Assignment, Worker
 
 
@@ -52,23 +54,23 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
     `evaluation.segments`; `windows.json` what the report shows of single windows (`Specimens.as_dict`).
 
     Returns:
-        What `evaluation.json` and the study hold: the test windows, the number of openings, a row a contender, the
-        verdict on the challenger and the setting of zero-shot that validation preferred, the challenger's name and the
-        `sha256` of its weights. A row has, beside all metrics, the objective on `validation`, the weights of a blend's
-        `members`, and the `gain` over that setting of zero-shot with its 95% interval, `gain_low` to `gain_high`: a
-        verdict only for the challenger, which alone was chosen before; null where there is none.
+        What `evaluation.json` and the study hold: the test windows, the numbers of openings (`openings.Openings`), a
+        row a contender, the verdict on the challenger and the setting of zero-shot that validation preferred, the
+        challenger's name and the `sha256` of its weights. A row has, beside all metrics, the objective on `validation`,
+        the weights of a blend's `members`, and the `gain` over that setting of zero-shot with its 95% interval,
+        `gain_low` to `gain_high`: a verdict only for the challenger, which alone was chosen before; null where there is
+        none.
 
     Raises:
         InputError: A column of `evaluation.segments` is not in the data, or has too many values; nothing was opened.
     """
     ruler = Ruler.of_test(dataset, recipe)
-    openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
-    study.note("test_openings", openings)
+    openings = opened(directory, study, dataset)
     reading = study.read()
     choice = reading.attributes.get("choice") or {}
     specimens = Specimens(ruler, choice.get("challenger", BEST), ZERO_SHOT)
     scored, tables = _score(
-        of_sweep(directory, reading), dataset, ruler, predict, len(openings), choice=choice, specimens=specimens
+        of_sweep(directory, reading), dataset, ruler, predict, openings, choice=choice, specimens=specimens
     )
     winner = reading.attributes["winner"]
     evaluation = {**scored, "sha256": winner["sha256"], "challenger": winner.get("challenger", BEST)}
@@ -79,12 +81,25 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
     return evaluation
 
 
+def opened(directory: Path, study: Study, dataset: Dataset) -> Openings:
+    """Count one more opening of the test segment: in the study, and beside the sweep for all those on its target."""
+    moments = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
+    study.note("test_openings", moments)
+    sweep = sweep_id(study.read())[:12]
+    return Openings(len(moments), count_beside(directory.resolve().parent, target_of(dataset), sweep, moments))
+
+
+def target_of(dataset: Dataset) -> str:
+    """Fingerprint of the target alone: what a look at a test segment tells of, whatever a model is fed."""
+    return fingerprint(dataset.panel.select(()))[:16]
+
+
 def _score(
     contenders: Sequence[Contender],
     dataset: Dataset,
     ruler: Ruler,
     predict: Predict,
-    openings: int | None = None,
+    openings: Openings | None = None,
     *,
     choice: Mapping[str, Any] | None = None,
     tabled: bool = True,
@@ -112,7 +127,7 @@ def _score(
         "first_origin": ruler.panel.time(origins[0]).isoformat(),
         "last_origin": ruler.panel.time(origins[-1]).isoformat(),
         "rows": [{**row, **_gain(ruler, row["model"], losses)} for row in rows],
-        "test_openings": openings,
+        **(openings or Openings()).as_dict(),
         "verdict": ruler.verdict(challenger, ZERO_SHOT, losses, openings).as_dict()
         if {challenger, ZERO_SHOT} <= losses.keys()
         else None,

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from chronotune.gate import alternative, doubt, is_shipped
+from chronotune.openings import Openings
 
 if TYPE_CHECKING:
     from chronotune.config.recipe import Recipe
@@ -130,8 +131,8 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
         f"test segment: {evaluation['windows']} windows of {evaluation['horizon']} steps from "
         f"{evaluation['first_origin']} to {evaluation['last_origin']}"
     )
-    if opened := evaluation["test_openings"]:
-        title += f"; opened {opened} time{'' if opened == 1 else 's'}"
+    openings = Openings.of(evaluation)
+    title += f"; {openings}" if openings.most else ""
     verdict = evaluation.get("verdict")  # sweeps of before have none
     dispensable = [name for name in NEEDED_LEAST if name != (verdict or {}).get("objective")]
     table = _table(lines, _too_many(lines, width, dispensable))

@@ -19,6 +19,7 @@ from chronotune.data.prepare import Dataset, TrialData, scored_windows, training
 from chronotune.data.sources import read
 from chronotune.data.windows import actuals
 from chronotune.metrics import EVALUATION_LEVELS
+from chronotune.openings import Openings
 from chronotune.significance import Comparison, by_day, compare
 from chronotune.verdict import Verdict
 
@@ -99,12 +100,12 @@ class Ruler:
         return np.array([time.toordinal() for time in times], dtype=np.int64)
 
     def verdict(
-        self, challenger: str, zero_shot: str, losses: Mapping[str, FloatArray], test_openings: int | None
+        self, challenger: str, zero_shot: str, losses: Mapping[str, FloatArray], openings: Openings | None
     ) -> Verdict:
         """Compare two models by what `losses` returned for each."""
         comparison = self.compared(losses[challenger], losses[zero_shot])
         unit = "days" if self.panel.step < _DAY else "origins"
-        return Verdict(challenger, zero_shot, self.recipe.objective, comparison, unit, test_openings)
+        return Verdict(challenger, zero_shot, self.recipe.objective, comparison, unit, openings)
 
     def compared(self, losses: FloatArray, reference: FloatArray) -> Comparison:
         """Compare what `losses` returned for a model and another, or sums of both over the series."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,10 +21,11 @@ from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, foreca
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, Fault, InputError
-from chronotune.evaluation import evaluate_again
+from chronotune.evaluation import evaluate_again, opened, target_of
 from chronotune.identity import trusting
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
+from chronotune.openings import Openings, count_beside, is_counted_beside
 from chronotune.scoring import Ruler
 from chronotune.study import Study, is_sweep
 from chronotune.trial import Assignment, Worker
@@ -118,7 +120,8 @@ def evaluate_model(
     """Evaluate a model on a recipe, or on the one that was exported with it.
 
     Where a model, or the one that it is compared with, is the winner of a sweep that is still there, in `sweeps/` or
-    around it, and the recipe has the sweep's data, the sweep counts this opening of its test segment.
+    around it, and the recipe has the sweep's data, the sweep counts this opening of its test segment. Else `sweeps/`
+    does, if sweeps there have opened the same values.
 
     Raises:
         InputError: There is no recipe, it does not fit the model, `against` is the model itself, or one of the two was
@@ -245,22 +248,29 @@ def thinned(ruler: Ruler, most: int | None) -> Ruler:
     )
 
 
-def _counted(presets: Sequence[ModelPreset], dataset: Dataset) -> int | None:
-    """Note the opening in the sweeps that these models won, if they are there; how many the most opened of them has."""
+def _counted(presets: Sequence[ModelPreset], dataset: Dataset) -> Openings | None:
+    """Note the opening in the sweeps that these models won, if they are there; that of the most opened of them.
+
+    Where there is none, `sweeps/` counts it if sweeps there have opened the same values; else nobody does.
+    """
     sweeps = {sweep.resolve() for preset in presets if (sweep := _sweep_of(preset)) is not None}
     counts = [count for sweep in sorted(sweeps) if (count := _noted(sweep, dataset)) is not None]
-    return max(counts, default=None)
+    if counts:
+        return max(counts, key=lambda count: (count.own or 0, count.here or 0))
+    place, target = Path("sweeps"), target_of(dataset)
+    if not is_counted_beside(place, target):
+        return None
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Openings(None, count_beside(place, target, f"model.{uuid.uuid4().hex[:12]}", [now]))
 
 
-def _noted(sweep: Path, dataset: Dataset) -> int | None:
+def _noted(sweep: Path, dataset: Dataset) -> Openings | None:
     """How often a sweep's test segment has been opened, now once more; None when its data are others."""
     with Lease(sweep):
         study = Study.reopen(sweep)
         if (study.attribute("identity") or {}).get("data") != dataset.fingerprint[:16]:
             return None
-        openings = [*(study.attribute("test_openings") or []), datetime.now(UTC).isoformat(timespec="seconds")]
-        study.note("test_openings", openings)
-        return len(openings)
+        return opened(sweep, study, dataset)
 
 
 def _sweep_of(preset: ModelPreset) -> Path | None:
@@ -286,7 +296,7 @@ def _scored(
     dataset: Dataset,
     ruler: Ruler,
     predict: Predict,
-    openings: int | None,
+    openings: Openings | None,
     *,
     judged: bool,
 ) -> dict[str, Any]:
@@ -305,6 +315,6 @@ def _scored(
         "first_origin": min(times).isoformat(),
         "last_origin": max(times).isoformat(),
         "rows": rows,
-        "test_openings": openings,
+        **(openings or Openings()).as_dict(),
         "verdict": verdict.as_dict() if verdict else None,
     }

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from chronotune.metrics import without_nan
+from chronotune.openings import Openings
 from chronotune.significance import MIN_BLOCKS, Comparison
 
 Decision: TypeAlias = Literal["ship the challenger", "keep zero-shot", "not enough test windows"]
@@ -26,7 +27,7 @@ class Verdict:
     comparison: Comparison
     unit: str = "days"
     """What the comparison resampled: `days`, or `origins` of data in steps of a day or longer."""
-    test_openings: int | None = None
+    openings: Openings | None = None
     """How often the test segment has been opened; None where nobody counts."""
 
     @property
@@ -73,22 +74,18 @@ class Verdict:
         if it.by_series is not None:
             one = it.by_series
             details.append(f"{one.worse} of {one.series} series worse, {one.clearly_worse} clearly")
-        if self.test_openings is not None:
-            luck = ", and every further look gives luck a chance" if self.test_openings > 1 else ""
-            details.append(f"test segment opened {times(self.test_openings)}{luck}")
+        if self.openings is not None:
+            luck = ", and every further look gives luck a chance" if self.openings.most > 1 else ""
+            details.append(f"test segment {self.openings}{luck}")
         return details
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values: the decision, the sentence, and all that they rest on; null for what is not finite."""
         mine = asdict(self)
-        comparison = mine.pop("comparison")
+        comparison, _ = mine.pop("comparison"), mine.pop("openings")
+        mine |= (self.openings or Openings()).as_dict()
         decided = {"decision": self.decision, "sentence": self.sentence}
         return dict(without_nan({**decided, **mine, **comparison, "blocks": self.comparison.blocks}))
-
-
-def times(count: int) -> str:
-    """`once`, `3 times`."""
-    return "once" if count == 1 else f"{count} times"
 
 
 def _percent(value: float) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chronotune.blending import composition
+from chronotune.openings import Openings
 from chronotune.page.html import Content, Html, Plot, figure, join, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.plots import BAD, CHALLENGER, MUTED, ZERO_SHOT, label, plot
 from chronotune.page.words import AGAIN, METRICS, figure_of, moment, percent, plural
-from chronotune.verdict import times
 
 _DECIDED = {
     "ship the challenger": ("good", "Ship the tuned model"),
@@ -84,8 +84,8 @@ def contenders(material: Material) -> Html:
         return section("contenders", title, missing("The test windows were not scored: there is no table of models."))
     pair = material.pair
     marked = [number for number, row in enumerate(evaluation["rows"]) if row["model"] in pair]
-    openings = evaluation.get("test_openings")
-    opened = f"; they have been opened {times(openings)}" if openings else ""
+    openings = Openings.of(evaluation)
+    opened = f"; they have been {openings}" if openings.most else ""
     first, last = moment(evaluation["first_origin"]), moment(evaluation["last_origin"])
     about = (
         f"All models forecast the same {plural(evaluation['windows'], 'window')} of "

@@ -15,6 +15,7 @@ from chronotune.config.recipe import Tracking
 from chronotune.errors import ChronotuneError
 from chronotune.gate import decision_of, is_shipped
 from chronotune.metrics import QUANTILES
+from chronotune.openings import Openings
 from chronotune.study import Reading
 from chronotune.tracking.content import sweep_id
 from chronotune.tracking.runs import Runs, patient
@@ -76,13 +77,13 @@ def version_tags(reading: Reading) -> dict[str, str]:
         "sentence": verdict["sentence"],
         "objective": verdict["objective"],
         **{key: f"{verdict[key]:.6g}" for key in ("gain", "low", "high")},
-        "test_openings": reading.evaluation["test_openings"],
+        **Openings.of(reading.evaluation).as_dict(),
         "sweep": sweep_id(reading),
         "name": reading.name,
         "trial": won["number"],
         "sha256": won["sha256"],
     }
-    return {f"chronotune.{key}": str(value) for key, value in told.items()}
+    return {f"chronotune.{key}": str(value) for key, value in told.items() if value is not None}
 
 
 def _wish(folder: Path, sha256: str, uploaded: bool) -> dict[str, Any]:
