@@ -143,7 +143,7 @@ ERRORS: dict[str, tuple[Callable[[], pl.DataFrame], str]] = {
     "a target of another name": (
         lambda: plant().rename({"load": "Load_kWh"}),
         "data: load: plant was tuned with 'load' as its target, but the file has time, Load_kWh, shift, site. "
-        "Rename Load_kWh, if that is it, or whichever holds it, to load",
+        "Did you mean 'Load_kWh'? Rename it to load",
     ),
     "another frequency": (
         lambda: quarters(plant()),

@@ -19,6 +19,7 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import Dataset, TrialData, scored_windows, training_scales
 from chronotune.errors import InputError
 from chronotune.metrics import EVALUATION_LEVELS
+from chronotune.records import preferred
 from chronotune.study import Reading
 
 Predict: TypeAlias = Callable[[ModelPreset, Panel, Sequence[Window], int, Sequence[str]], FloatArray]
@@ -118,12 +119,12 @@ def of_sweep(directory: Path, reading: Reading) -> list[Contender]:
 
 
 def _settings(reading: Reading, context: int, covariates: str) -> dict[str, tuple[int, str]]:
-    objective, preferred = reading.attributes["recipe"]["objective"], reading.zero_shot
-    assert preferred is not None
+    overall = reading.zero_shot
+    assert overall is not None
     bare = [one for one in reading.attributes["zero_shot"] if one["covariates"] == "none"]
-    best = min(bare, key=lambda one: one["metrics"][objective], default=preferred)
+    best = preferred(bare, reading.attributes["recipe"]["objective"]) or overall
     return {
-        ZERO_SHOT: (preferred["context_length"], preferred["covariates"]),
+        ZERO_SHOT: (overall["context_length"], overall["covariates"]),
         SAME: (context, covariates),
         BARE: (best["context_length"], "none"),
     }

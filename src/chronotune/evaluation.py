@@ -106,11 +106,11 @@ def _score(
     specimens: Specimens | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The evaluation, and the tables by step and segment, empty unless `tabled`; only `specimens` keeps forecasts."""
-    recipe, choice = ruler.recipe, choice or {}
+    choice = choice or {}
     rows: list[dict[str, Any]] = []
     losses: dict[str, FloatArray] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
-    segment = Segment.of_test(dataset, recipe, ruler.windows)
+    segment = Segment.of_test(dataset, ruler.recipe, ruler.windows)
     for about, predictions in _with_blends(forecasts(contenders, segment, predict), choice.get("blends", {})):
         told = {**about, "validation": choice.get("scores", {}).get(about["model"])}
         rows.append({**told, **without_nan(ruler.score(predictions))})
@@ -119,13 +119,9 @@ def _score(
             specimens.see(about["model"], predictions)
         if tabled:
             tables = merged(tables, without_nan(ruler.tables(predictions)), about)
-    origins, challenger = dataset.split.test_origins, choice.get("challenger", BEST)
+    challenger = choice.get("challenger", BEST)
     return {
-        "recipe": recipe.name,
-        "horizon": recipe.horizon,
-        "windows": len(ruler.windows),
-        "first_origin": ruler.panel.time(origins[0]).isoformat(),
-        "last_origin": ruler.panel.time(origins[-1]).isoformat(),
+        **ruler.about,
         "rows": [{**row, **_gain(ruler, row["model"], losses)} for row in rows],
         **(openings or Openings()).as_dict(),
         "verdict": ruler.verdict(challenger, ZERO_SHOT, losses, openings).as_dict()

@@ -84,9 +84,17 @@ class Reading:
     @property
     def zero_shot(self) -> Mapping[str, Any] | None:
         """The setting in which the untouched model did best on validation, with its metrics: the one to beat."""
-        objective = self.attributes["recipe"]["objective"]
-        scores = self.attributes.get("zero_shot") or []
-        return min(scores, key=lambda setting: setting["metrics"][objective], default=None)
+        return preferred(self.attributes.get("zero_shot") or [], self.attributes["recipe"]["objective"])
+
+
+def preferred(settings: Sequence[Mapping[str, Any]], objective: str) -> Mapping[str, Any] | None:
+    """The setting of zero-shot with the lowest objective on validation, one whose score is not finite last."""
+
+    def score(setting: Mapping[str, Any]) -> float:
+        found = setting["metrics"][objective]
+        return float(found) if found is not None and math.isfinite(found) else math.inf
+
+    return min(settings, key=score, default=None)
 
 
 def winner(trials: Sequence[TrialRecord]) -> TrialRecord | None:

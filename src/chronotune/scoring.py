@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,23 @@ class Ruler:
         scales = data.scales[[window.series for window in windows]]
         return cls(recipe, data.panel, windows, actuals(data.panel, windows, data.horizon), scales)
 
+    @property
+    def origins(self) -> list[int]:
+        """The origin of each window on the panel's time axis."""
+        return [self.panel.series[window.series].offset + window.origin for window in self.windows]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The beginning of an evaluation: recipe, horizon, number of windows, and where the first and last begin."""
+        times = self._times()
+        return {
+            "recipe": self.recipe.name,
+            "horizon": self.recipe.horizon,
+            "windows": len(self.windows),
+            "first_origin": min(times).isoformat(),
+            "last_origin": max(times).isoformat(),
+        }
+
     def score(self, predictions: FloatArray) -> dict[str, float]:
         """All metrics over all windows."""
         return metrics.score(predictions, self.actual, self.scales, EVALUATION_LEVELS)
@@ -96,8 +113,11 @@ class Ruler:
 
     def _days(self) -> NDArray[np.int64]:
         """A number for the day of each window's origin."""
-        times = (self.panel.time(self.panel.series[w.series].offset + w.origin) for w in self.windows)
-        return np.array([time.toordinal() for time in times], dtype=np.int64)
+        return np.array([time.toordinal() for time in self._times()], dtype=np.int64)
+
+    def _times(self) -> list[datetime]:
+        """The time of each window's origin."""
+        return [self.panel.time(origin) for origin in self.origins]
 
     def verdict(
         self, challenger: str, zero_shot: str, losses: Mapping[str, FloatArray], openings: Openings | None

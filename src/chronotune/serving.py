@@ -11,14 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from chronotune import members
-from chronotune.catalog import nearest
 from chronotune.config.load import load_model
 from chronotune.config.model import ModelPreset, Serving
 from chronotune.config.recipe import DataConfig
 from chronotune.data.findings import listed
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.sources import named, place
-from chronotune.data.table import CSV, PARQUET, read_table
+from chronotune.data.table import CSV, PARQUET, nearest, read_table
 from chronotune.data.upcoming import Feed, absent, future_faults, last_windows, strange_categories, upcoming
 from chronotune.errors import Fault, InputError
 from chronotune.gate import doubt, is_named, is_shipped
@@ -203,11 +202,12 @@ def _missing(where: str, option: str, name: str, columns: list[str], preset: Mod
     close = nearest(name, columns)
     if preset.serving is None:
         rule = f"names the column {name!r}, but the file has {named(columns)}"
-        return Fault(where, option, rule, f"Did you mean {' or '.join(close)}?" if close else "Name one of these")
+        return Fault(where, option, rule, close or "Name one of these")
     role = option.removeprefix("--").replace("past-only", "covariate")
     rule = f"{preset.name} was tuned with {name!r} as its {role}, but the file has {named(columns)}"
-    which = f"Rename {close[0]}, if that is it, or whichever holds it," if close else "Rename the one that holds it"
-    return Fault(where, name, rule, f"{which} to {name}")
+    return Fault(
+        where, name, rule, f"{close} Rename it to {name}" if close else f"Rename the one that holds it to {name}"
+    )
 
 
 def _unshipped(model: str | Path | ModelPreset, preset: ModelPreset) -> list[str]:

@@ -306,14 +306,9 @@ def _scored(
     for about, predictions in forecasts(contenders, Segment.of_test(dataset, ruler.recipe, ruler.windows), predict):
         rows.append({**about, **without_nan(ruler.score(predictions))})
         losses[about["model"]] = ruler.losses(predictions)
-    times = [ruler.panel.time(ruler.panel.series[w.series].offset + w.origin) for w in ruler.windows]
     verdict = ruler.verdict(contenders[-1].name, contenders[-2].name, losses, openings) if judged else None
     return {
-        "recipe": ruler.recipe.name,
-        "horizon": ruler.recipe.horizon,
-        "windows": len(ruler.windows),
-        "first_origin": min(times).isoformat(),
-        "last_origin": max(times).isoformat(),
+        **ruler.about,
         "rows": rows,
         **(openings or Openings()).as_dict(),
         "verdict": verdict.as_dict() if verdict else None,
