@@ -120,9 +120,9 @@ def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(tmp_path: Path) -> No
 
 
 def test_zero_shot_is_its_best_setting(tmp_path: Path) -> None:
-    """By the recipe's objective on validation."""
-    study = new_study(tmp_path)
-    scores = [{"context_length": c, "covariates": "none", "metrics": {"sql": s}} for c, s in ((48, 0.7), (96, 0.6))]
+    """By the recipe's objective on validation; one whose score is no number is never preferred."""
+    study, tried = new_study(tmp_path), ((24, float("nan")), (48, 0.7), (96, 0.6))
+    scores = [{"context_length": c, "covariates": "none", "metrics": {"sql": s}} for c, s in tried]
     study.note("zero_shot", scores)
     best = study.read().zero_shot
     assert best is not None

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from chronotune import averaging
 from chronotune.blending import blend, weigh
 from chronotune.checkpoint import appearing, sha256
@@ -40,8 +38,6 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.export import WEIGHTS, preset_text
 from chronotune.finalists import champion
 from chronotune.forecaster import locate
-from chronotune.metrics import Floats
-from chronotune.noise import by_origin, difference
 from chronotune.scoring import Ruler, spread
 from chronotune.stores import Store
 from chronotune.study import Reading, Result, Study, TrialRecord, by_score
@@ -50,8 +46,8 @@ from chronotune.trial import Assignment
 log = logging.getLogger("chronotune.challenger")
 
 CLEARLY = 0.01
-"""What is weighed on validation must be better there by this share, and by a standard error, than the one training that
-won: it was fitted to these windows, and costs a second model or the recipe that trains it again."""
+"""What is weighed on validation must be better there by this share than the one training that won: it was fitted to
+these windows, and costs a second model or the recipe that trains it again."""
 MOST_AVERAGED = 8
 MOST_WINDOWS = 2000
 """Validation windows, at even distances, on which weights are found."""
@@ -140,32 +136,16 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
     if averaged:
         known[AVERAGE], scores[AVERAGE], names = averaged
     blends = _blends(known, assignment)
-    known |= {name: mixed(known, weights) for name, weights in blends.items()}
-    scores |= {name: ruler.score(known[name])[recipe.objective] for name in blends}
+    scores |= {name: ruler.score(mixed(known, weights))[recipe.objective] for name, weights in blends.items()}
     scores = {name: score for name, score in scores.items() if math.isfinite(score)}
-    losses = {name: by_origin(ruler.by_window(known[name]), ruler.origins) for name in CHALLENGERS if name in scores}
-    challenger = challenger_of(losses, root=recipe.objective == "rmse")
-    return Choice(tuned, challenger, scores, blends, names if averaged else ())
+    return Choice(tuned, challenger_of(scores), scores, blends, names if averaged else ())
 
 
-def challenger_of(losses: Mapping[str, Floats], *, root: bool = False) -> str:
-    """The simplest of CHALLENGERS that is not clearly worse on validation than the best of them.
-
-    Clearly: by the share CLEARLY, and by a standard error of the difference, paired by origin (the rule of one standard
-    error, Breiman et al. 1984): where few origins tell little, the plain winner stays.
-
-    Args:
-        losses: By contender, the winner among them; additive, shape (origins,).
-        root: They are squared errors.
-    """
-    finite = {name: float(values.sum()) for name, values in losses.items() if np.isfinite(values).all()}
-    best = min(finite, key=lambda name: finite[name], default=BEST)
-    for name in CHALLENGERS:
-        if name in finite:
-            apart, error = difference(losses[name], losses[best], root=root)
-            if apart <= max(CLEARLY, error):
-                return name
-    return BEST
+def challenger_of(scores: Mapping[str, float]) -> str:
+    """The best of CHALLENGERS on validation; the plain winner unless another is clearly better."""
+    others = [name for name in CHALLENGERS[1:] if name in scores]
+    best = min(others, key=lambda name: scores[name], default=BEST)
+    return best if scores[best] < (1 - CLEARLY) * scores[BEST] else BEST
 
 
 def mixed(known: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:

@@ -205,9 +205,7 @@ def _missing(where: str, option: str, name: str, columns: list[str], preset: Mod
         return Fault(where, option, rule, close or "Name one of these")
     role = option.removeprefix("--").replace("past-only", "covariate")
     rule = f"{preset.name} was tuned with {name!r} as its {role}, but the file has {named(columns)}"
-    return Fault(
-        where, name, rule, f"{close} Rename it to {name}" if close else f"Rename the one that holds it to {name}"
-    )
+    return Fault(where, name, rule, f"{close or 'Find the one that holds it.'} Rename it to {name}")
 
 
 def _unshipped(model: str | Path | ModelPreset, preset: ModelPreset) -> list[str]:
