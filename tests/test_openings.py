@@ -55,7 +55,7 @@ def test_openings_in_words() -> None:
         Openings(1): "opened once",
         Openings(2, 2): "opened 2 times",
         Openings(1, 3): "opened once by this sweep, 3 times in all by the sweeps here",
-        Openings(None, 3): "opened 3 times by the sweeps here",
+        Openings(None, 3): "opened 3 times in all here",
     }
     assert {openings: str(openings) for openings in told} == told
     assert [openings.most for openings in told] == [1, 2, 3, 3]

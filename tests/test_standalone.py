@@ -170,6 +170,9 @@ def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     others = small_recipe(data={**recipe.data.model_dump(), "past_only": ["temperature", "humidity"]})
     assert evaluate_model(exported, others)["test_openings"] is None
     assert evaluate_model(tuned(tmp_path / "other", recipe, revision="c" * 64), None)["test_openings"] is None
+    again = evaluate_model("tiny", others, against=exported)
+    assert (again["test_openings"], again["test_openings_here"]) == (None, 5)  # the same target, whoever looks
+    assert "test segment opened 5 times in all here" in again["verdict"]["sentence"]
     assert len(read(sweep).attributes["test_openings"]) == 2
 
 

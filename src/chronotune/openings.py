@@ -27,7 +27,8 @@ class Openings:
     own: int | None = None
     """By the sweep that is evaluated; None where it is none."""
     here: int | None = None
-    """By all sweeps beside it on the same target, those that were removed too; None where it cannot be known."""
+    """By all sweeps beside it on the same target, those that were removed too, and by models that were evaluated beside
+    them; None where it cannot be known."""
 
     @classmethod
     def of(cls, evaluation: Mapping[str, Any]) -> Openings:
@@ -48,7 +49,7 @@ class Openings:
         if self.here is None or self.here == self.own:
             return f"opened {times(self.own or 0)}"
         if self.own is None:
-            return f"opened {times(self.here)} by the sweeps here"
+            return f"opened {times(self.here)} in all here"
         return f"opened {times(self.own)} by this sweep, {times(self.here)} in all by the sweeps here"
 
 
