@@ -19,7 +19,7 @@ LAYERS = {
     "memory catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster gauges journal "
     "lstm members pretrained sampler search start storage stores study trainable trees tracking.*",
-    "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "
+    "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
     "serving standalone sweep train trial tuner validation",
     "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
 }

@@ -1,20 +1,26 @@
-"""A winner's checkpoint that is damaged or gone is trained again: a training is repeatable."""
+"""The winner trained once more: where its checkpoint is damaged or gone, and on more data where its recipe says so."""
 
 from __future__ import annotations
 
 import logging
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from chronotune.data.prepare import with_validation
 from chronotune.errors import CheckpointLostError, ChronotuneError
+from chronotune.memory import Splits
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.study import Result, TrialRecord
 from chronotune.trial import Assignment, TrialRun, Worker, log_file, log_name, use_threads
 
 log = logging.getLogger("chronotune.again")
 
+REFITTING = ".refit"
+"""Folder of a sweep for the checkpoints of a refit, until it is noted."""
 SAME = 1e-6
 """Relative difference of two scores that the same training may have: rounding, and no more."""
 
@@ -39,6 +45,42 @@ class LastWorker(Worker):
                 self._train_again(record, record.best, scratch, folder)
         shutil.rmtree(scratch, ignore_errors=True)  # kept until now, for another driver to go on
 
+    def refit(self, record: TrialRecord, folder: Path) -> Splits:
+        """Train the winner's configuration on training and validation, and write its plain weights into `folder`.
+
+        Seed, schedule, rungs and the number of windows are those of its best result. Checkpoints are kept in the
+        sweep's folder, for another driver to go on, until the caller removes them (`REFITTING`).
+
+        Returns:
+            How steps were split.
+
+        Raises:
+            ChronotuneError: Training fails, or its checkpoints cannot be written.
+        """
+        assert record.best is not None
+        assert record.hyperparameters is not None
+        ahead = refitting(self.assignment, record.best.windows_seen)
+        with (
+            log_file(self.assignment.directory, log_name(record.number, repeat=record.seed is not None)),
+            self._as_in_a_trial(ahead) as worker,
+        ):
+            log.info("trained once more, on validation too: its scores from here on measure nothing")
+            run = TrialRun(worker, record.number, record.hyperparameters, record.seed)
+            *_, last = run.results()
+            run.export(last[BUDGET], folder)
+        return [(int(step), int(windows)) for step, windows in last["attributes"]["splits"]]
+
+    @contextmanager
+    def _as_in_a_trial(self, assignment: Assignment) -> Iterator[Worker]:
+        """A worker with the threads of a trial, on whose number the last bits depend."""
+        worker = Worker(assignment, self.assignment.recipe.cluster.cpus_per_trial)
+        worker._base = self.base
+        use_threads(worker._threads)
+        try:
+            yield worker
+        finally:
+            use_threads(self._threads)
+
     def _lost(self, record: TrialRecord, best: Result, folder: Path) -> str | None:
         """Why the weights cannot be exported any more; None when they have been."""
         assert record.hyperparameters is not None
@@ -50,18 +92,24 @@ class LastWorker(Worker):
 
     def _train_again(self, record: TrialRecord, best: Result, scratch: Path, folder: Path) -> None:
         assert record.hyperparameters is not None
-        worker = Worker(_repeating(self.assignment, best, scratch), self.assignment.recipe.cluster.cpus_per_trial)
-        worker._base = self.base
-        use_threads(worker._threads)  # the last bits depend on their number
-        try:
+        with self._as_in_a_trial(_repeating(self.assignment, best, scratch)) as worker:
             run = TrialRun(worker, record.number, record.hyperparameters, record.seed)
             score = next(one[OBJECTIVE] for one in run.results() if one[BUDGET] >= best.windows_seen)
             if not math.isclose(score, best.objective, rel_tol=SAME):
                 shutil.rmtree(scratch, ignore_errors=True)  # elsewhere it begins anew
                 raise ChronotuneError(_another(score, best))
             run.export(best.windows_seen, folder)
-        finally:
-            use_threads(self._threads)
+
+
+def refitting(assignment: Assignment, windows: int) -> Assignment:
+    """The same for a refit: validation is trained on too, up to as many windows, checkpoints in `REFITTING`."""
+    budget = assignment.recipe.budget.model_copy(update={"stop_at": windows})
+    return replace(
+        assignment,
+        recipe=assignment.recipe.model_copy(update={"budget": budget}),
+        data=with_validation(assignment.data),
+        checkpoints=str(assignment.directory / REFITTING),
+    )
 
 
 def _repeating(assignment: Assignment, best: Result, scratch: Path) -> Assignment:

@@ -24,6 +24,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
+from chronotune.memory import Splits
 from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study, TrialRecord
@@ -295,6 +296,11 @@ class RemoteWorker:
     def export_best(self, record: TrialRecord, folder: Path) -> None:
         """`LastWorker.export_best`, there."""
         self._asked("export_best", record, folder)
+
+    def refit(self, record: TrialRecord, folder: Path) -> Splits:
+        """`LastWorker.refit`, there."""
+        splits: Splits = self._asked("refit", record, folder)
+        return splits
 
     def predict(
         self,

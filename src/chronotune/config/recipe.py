@@ -131,6 +131,11 @@ class Finalists(Declaration):
     seeds: PositiveInt = Field(
         3, description="Seeds for each of them: the recipe's seed + 1, + 2, ...; the search's own does not count."
     )
+    refit: bool = Field(
+        False,
+        description="After the verdict the winner is trained once more, on training and validation, with its seed and "
+        "as many windows; export writes these weights, marked as not verified. `train` does it with one configuration.",
+    )
 
 
 class EvaluationConfig(Declaration):
