@@ -204,7 +204,7 @@ def refitted_sweep(directory: Path) -> Path:
     class Weights:
         def refit(self, record: TrialRecord, folder: Path) -> Any:
             (folder / "model.safetensors").write_bytes(b"refitted")
-            return ()
+            return {}
 
     dataset = load(recipe)
     assignment = Assignment(recipe, trial_data(dataset, recipe), directory)

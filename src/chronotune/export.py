@@ -20,11 +20,13 @@ from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel
 from chronotune.errors import Fault, InputError
 from chronotune.gate import UNVERIFIED, alternative, doubt, is_named, is_refit, is_shipped
-from chronotune.memory import Splits
+from chronotune.memory import pairs
 from chronotune.study import Reading, TrialRecord, read
 from chronotune.trial import Assignment
 
 WEIGHTS = "model.safetensors"
+NOTHING: Mapping[str, Any] = {}
+"""The course of a training of which nothing is known."""
 REFITTED = "refitted"
 """Folder of a sweep that holds its winner's refit, beside `winner`, on which the verdict is."""
 
@@ -66,7 +68,7 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
             windows_seen=best.best.windows_seen,
             score=best.best.objective,
             trial=number,
-            splits=best.best.attributes.get("splits", ()),
+            course=best.best.attributes,
         )
     return {
         "number": number,
@@ -88,14 +90,15 @@ def write_declarations(
     windows_seen: int,
     score: float | None,
     trial: int | None,
-    splits: Splits = (),
+    course: Mapping[str, Any] = NOTHING,
     refitted: bool = False,
 ) -> str:
     """Write `preset.yaml` and `recipe.yaml` beside weights that are already in `folder`.
 
-    The recipe holds both the schedule's full length and where this training ended, and how steps were split where
-    memory did not hold a batch at once (`splits`, as trials report it), so that training again repeats it. Of weights
-    that are `refitted`, trained on validation too, no score is told, and both files are marked.
+    The recipe holds both the schedule's full length and where this training ended, and its `course`, the attributes of
+    its result: how steps were split where memory did not hold a batch at once, and where they had more threads than a
+    trial has; so training again repeats it. Of weights that are `refitted`, trained on validation too, no score is
+    told, and both files are marked.
 
     Returns:
         SHA-256 of the weights, in hex.
@@ -133,7 +136,7 @@ def write_declarations(
     )
     (folder / "preset.yaml").write_text(dump(preset))
     mark = f"# {UNVERIFIED}\n" if refitted else ""
-    (folder / "recipe.yaml").write_text(mark + dump(collapsed(recipe, point, windows_seen, splits, refitted)))
+    (folder / "recipe.yaml").write_text(mark + dump(collapsed(recipe, point, windows_seen, course, refitted)))
     return digest
 
 
@@ -146,7 +149,11 @@ def pinned(recipe: Recipe) -> Recipe:
 
 
 def collapsed(
-    recipe: Recipe, point: Hyperparameters, windows_seen: int, splits: Splits = (), refitted: bool = False
+    recipe: Recipe,
+    point: Hyperparameters,
+    windows_seen: int,
+    course: Mapping[str, Any] = NOTHING,
+    refitted: bool = False,
 ) -> Recipe:
     """The recipe of one configuration: the space holds constants, training ends where this one did, none is repeated.
 
@@ -155,10 +162,10 @@ def collapsed(
     The addresses of the sweep's tracking, study and checkpoints stay behind: they belong to the place, and may hold a
     secret.
     """
-    kept = [(step, windows) for step, windows in splits]
-    unsplit = kept in ([], [(0, point.windows)])  # as the space has it
+    usual = {"splits": point.windows, "threads": recipe.cluster.cpus_per_trial}
+    kept = {key: pairs(course, key) for key, value in usual.items() if pairs(course, key) != [(0, value)]}
     finalists = recipe.finalists.model_copy(update={"top": 0, "refit": refitted})
-    changes = {"trials": 1, "stop_at": windows_seen, "splits": None if unsplit else kept}
+    changes = {"trials": 1, "stop_at": windows_seen, **{key: kept.get(key) or None for key in usual}}
     budget = recipe.budget.model_copy(update=changes)
     space = recipe.search_space.collapse(point)
     tracking = recipe.tracking.model_copy(update={"uri": None})

@@ -18,7 +18,6 @@ from chronotune.checkpoint import appearing
 from chronotune.data.panel import Panel
 from chronotune.export import REFITTED, WEIGHTS, numbered, write_declarations
 from chronotune.gate import UNVERIFIED
-from chronotune.memory import Splits
 from chronotune.study import Study, TrialRecord
 from chronotune.trial import Assignment
 
@@ -26,8 +25,8 @@ from chronotune.trial import Assignment
 class Refitter(Protocol):
     """A worker that trains on validation too: `again.LastWorker`, or `RemoteWorker`."""
 
-    def refit(self, record: TrialRecord, folder: Path) -> Splits:
-        """Write the weights of a training's refit into `folder`; how its steps were split."""
+    def refit(self, record: TrialRecord, folder: Path) -> Mapping[str, Any]:
+        """Write the weights of a training's refit into `folder`; the attributes of its last result."""
 
 
 def refit(study: Study, assignment: Assignment, worker: Refitter, panel: Panel) -> None:
@@ -63,7 +62,7 @@ def _write(worker: Refitter, assignment: Assignment, record: TrialRecord, panel:
     assert record.best is not None
     assert record.hyperparameters is not None
     recipe, number = assignment.recipe, record.number if record.of is None else record.of
-    splits = worker.refit(record, draft)
+    course = worker.refit(record, draft)
     return write_declarations(
         draft,
         recipe if record.seed is None else recipe.model_copy(update={"seed": record.seed}),
@@ -73,6 +72,6 @@ def _write(worker: Refitter, assignment: Assignment, record: TrialRecord, panel:
         windows_seen=record.best.windows_seen,
         score=None,
         trial=number,
-        splits=splits,
+        course=course,
         refitted=True,
     )

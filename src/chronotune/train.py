@@ -65,7 +65,7 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
             windows_seen=windows,
             score=score,
             trial=None,
-            splits=last["attributes"]["splits"],
+            course=last["attributes"],
             refitted=refitted,
         )
     return Trained(to, windows, score)
