@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 import ray
 
-from chronotune.cluster import checks, gpus_per_trial, preflight, session, slots, threads_of_one_node, usable_cpus
+from chronotune.cluster import (
+    checks,
+    gpus_per_trial,
+    preflight,
+    session,
+    slots,
+    threads_of_one_node,
+    threads_of_the_last,
+    usable_cpus,
+)
 from chronotune.config.cluster import ClusterProfile
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import identity
@@ -81,6 +90,18 @@ def test_threads_are_those_of_one_node(nodes: Nodes) -> None:
     nodes((8, 0), (4, 0), (1, 0))
     assert threads_of_one_node(_profile(cpus_per_trial=2)) == 4
     assert threads_of_one_node(_profile(cpus_per_trial=2, max_concurrent=1)) == 2
+
+
+def test_threads_are_lent_on_one_node_without_gpus(nodes: Nodes) -> None:
+    """Those of its slots by the trials that run; with GPUs, or where others could not use them, none."""
+    nodes((8, 0))
+    lent = [threads_of_the_last(_profile(cpus_per_trial=2), running) for running in (0, 1, 2, 3, 4)]
+    assert lent == [0, 8, 4, 2, 2]
+    assert threads_of_the_last(_profile(max_concurrent=1), 1) == 1
+    nodes((8, 0), (8, 0))
+    assert threads_of_the_last(_profile(), 1) == 0
+    nodes((8, 1))
+    assert threads_of_the_last(_profile(), 1) == 0
 
 
 def test_what_fits_nowhere_is_refused_with_the_largest_node(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from chronotune.config.load import dump_recipe, load_model, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load
 from chronotune.errors import InputError
-from chronotune.export import _numbered, collapsed, export_winner, free_folder, preset_text, write_declarations
+from chronotune.export import collapsed, export_winner, free_folder, numbered, preset_text, write_declarations
 from chronotune.train import _scratch, train_recipe
 from sweep_parts import POINT, judged_sweep, small_recipe
 from test_cli import run
@@ -71,8 +71,8 @@ def test_an_older_export_is_trained_again_with_its_covariates(tmp_path: Path, mo
 
 def test_the_winner_of_a_long_recipe_has_a_valid_name() -> None:
     """Shortened to what a name may be long."""
-    assert _numbered("steel", 12) == "steel-12"
-    assert _numbered("x" * 80, 123) == "x" * 76 + "-123"
+    assert numbered("steel", 12) == "steel-12"
+    assert numbered("x" * 80, 123) == "x" * 76 + "-123"
 
 
 def test_an_export_pins_its_base(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ LAYERS = {
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens memory catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster gauges journal "
-    "lstm members pretrained sampler search start storage stores study trainable trees tracking.*",
-    "story": "again challenger compare contenders evaluation export finalists identity page.* repeats results "
+    "lstm members pretrained sampler search start storage stores study threads trainable trees tracking.*",
+    "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
     "serving standalone sweep train trial tuner validation",
     "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
 }
@@ -57,7 +57,7 @@ IMPORTERS = {
     "optuna": "journal page.* sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
-    "torch": "attention checkpoint device finetune forecaster lstm members pretrained trainable trial",
+    "torch": "attention checkpoint device finetune forecaster lstm members pretrained threads trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial validation",
     "transformers": "pretrained",
     "peft": "trainable",

@@ -138,7 +138,8 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
     blends = _blends(known, assignment)
     scores |= {name: ruler.score(mixed(known, weights))[recipe.objective] for name, weights in blends.items()}
     scores = {name: score for name, score in scores.items() if math.isfinite(score)}
-    return Choice(tuned, challenger_of(scores), scores, blends, names if averaged else ())
+    challenger = BEST if recipe.finalists.refit else challenger_of(scores)  # only one training can be repeated
+    return Choice(tuned, challenger, scores, blends, names if averaged else ())
 
 
 def challenger_of(scores: Mapping[str, float]) -> str:
@@ -176,7 +177,7 @@ def _average(
     """
     recipe, data = assignment.recipe, assignment.data
     kept: tuple[Path, FloatArray] | None = None
-    ruler, names = Ruler.of_validation(data, recipe), [_name(_winner_record(reading))]
+    ruler, names = Ruler.of_validation(data, recipe), [_name(winner_record(reading))]
     with _scratch(directory) as scratch:
         folders = [Path(best.preset.weights)]
         for number, record in enumerate(ingredients(assignment.store, reading)):
@@ -226,7 +227,7 @@ def ingredients(store: Store, reading: Reading) -> list[TrialRecord]:
 
     They are the repeats of the finalist that won, and the best trials of the search; the winner itself is left out.
     """
-    final, winner = champion(reading), _winner_record(reading)
+    final, winner = champion(reading), winner_record(reading)
     repeats = list(final.complete) if final else []
     there = [
         record
@@ -244,7 +245,8 @@ def _is_there(store: Store, result: Result) -> bool:
     return windows_seen in map(str, store.complete(trial))
 
 
-def _winner_record(reading: Reading) -> TrialRecord:
+def winner_record(reading: Reading) -> TrialRecord:
+    """The training that the study names as the tuned winner: a searched trial, or a finalist's repeat."""
     noted: Mapping[str, Any] = reading.attributes["winner"]
     if "seed" not in noted:
         return reading.trials[int(noted["number"])]

@@ -132,6 +132,9 @@ def _of_model(name: str, preset: ModelPreset) -> _Entry:
     if came is None or not (folder / "recipe.yaml").exists():
         trouble = f"it was not tuned by chronotune; score it with `chronotune evaluate {name} RECIPE`"
         return _Entry(row, trouble=trouble)
+    if came.validation_score is None:
+        trouble = f"it is {came.unverified}; compare the sweep that it comes from, or what it exports with --unrefitted"
+        return _Entry(row, trouble=trouble)
     recipe = without_segments(load_recipe(folder / "recipe.yaml"))
     measured = ruler(recipe, trial_data(load(recipe), recipe))
     told = {

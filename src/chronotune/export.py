@@ -19,12 +19,16 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel
 from chronotune.errors import Fault, InputError
-from chronotune.gate import alternative, doubt, is_named, is_shipped
-from chronotune.memory import Splits
+from chronotune.gate import UNVERIFIED, alternative, doubt, is_named, is_refit, is_shipped
+from chronotune.memory import pairs
 from chronotune.study import Reading, TrialRecord, read
 from chronotune.trial import Assignment
 
 WEIGHTS = "model.safetensors"
+NOTHING: Mapping[str, Any] = {}
+"""The course of a training of which nothing is known."""
+REFITTED = "refitted"
+"""Folder of a sweep that holds its winner's refit, beside `winner`, on which the verdict is."""
 
 
 class Exporter(Protocol):
@@ -60,11 +64,11 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
             recipe,
             best.hyperparameters,
             panel,
-            name=_numbered(recipe.name, number),
+            name=numbered(recipe.name, number),
             windows_seen=best.best.windows_seen,
             score=best.best.objective,
             trial=number,
-            splits=best.best.attributes.get("splits", ()),
+            course=best.best.attributes,
         )
     return {
         "number": number,
@@ -84,14 +88,17 @@ def write_declarations(
     *,
     name: str,
     windows_seen: int,
-    score: float,
+    score: float | None,
     trial: int | None,
-    splits: Splits = (),
+    course: Mapping[str, Any] = NOTHING,
+    refitted: bool = False,
 ) -> str:
     """Write `preset.yaml` and `recipe.yaml` beside weights that are already in `folder`.
 
-    The recipe holds both the schedule's full length and where this training ended, and how steps were split where
-    memory did not hold a batch at once (`splits`, as trials report it), so that training again repeats it.
+    The recipe holds both the schedule's full length and where this training ended, and its `course`, the attributes of
+    its result: how steps were split where memory did not hold a batch at once, and where they had more threads than a
+    trial has; so training again repeats it. Of weights that are `refitted`, trained on validation too, no score is
+    told, and both files are marked.
 
     Returns:
         SHA-256 of the weights, in hex.
@@ -122,12 +129,14 @@ def write_declarations(
             seed=recipe.seed,
             windows_seen=windows_seen,
             objective=recipe.objective,
-            validation_score=score,
+            validation_score=None if refitted else score,
             chronotune=__version__,
+            unverified=UNVERIFIED if refitted else None,
         ),
     )
     (folder / "preset.yaml").write_text(preset_text(preset))
-    (folder / "recipe.yaml").write_text(dump(collapsed(recipe, point, windows_seen, splits)))
+    mark = f"# {UNVERIFIED}\n" if refitted else ""
+    (folder / "recipe.yaml").write_text(mark + dump(collapsed(recipe, point, windows_seen, course, refitted)))
     return digest
 
 
@@ -152,16 +161,24 @@ def pinned(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": sha256(weights)})})
 
 
-def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits: Splits = ()) -> Recipe:
+def collapsed(
+    recipe: Recipe,
+    point: Hyperparameters,
+    windows_seen: int,
+    course: Mapping[str, Any] = NOTHING,
+    refitted: bool = False,
+) -> Recipe:
     """The recipe of one configuration: the space holds constants, training ends where this one did, none is repeated.
+
+    Whether it is refitted is whether these weights were.
 
     The addresses of the sweep's tracking, study and checkpoints stay behind: they belong to the place, and may hold a
     secret.
     """
-    kept = [(step, windows) for step, windows in splits]
-    unsplit = kept in ([], [(0, point.windows)])  # as the space has it
-    finalists = recipe.finalists.model_copy(update={"top": 0})
-    changes = {"trials": 1, "stop_at": windows_seen, "splits": None if unsplit else kept}
+    usual = {"splits": point.windows, "threads": recipe.cluster.cpus_per_trial}
+    kept = {key: pairs(course, key) for key, value in usual.items() if pairs(course, key) != [(0, value)]}
+    finalists = recipe.finalists.model_copy(update={"top": 0, "refit": refitted})
+    changes = {"trials": 1, "stop_at": windows_seen, **{key: kept.get(key) or None for key in usual}}
     budget = recipe.budget.model_copy(update=changes)
     space = recipe.search_space.collapse(point)
     tracking = recipe.tracking.model_copy(update={"uri": None})
@@ -172,46 +189,58 @@ def collapsed(recipe: Recipe, point: Hyperparameters, windows_seen: int, splits:
     return recipe.model_copy(update={**parts, "cluster": cluster, "storage": None})
 
 
-def export_winner(directory: str | Path, to: str | Path, force: bool = False) -> Path:
-    """Copy a sweep's winner out of its folder, if its verdict is to ship it.
+def export_winner(directory: str | Path, to: str | Path, force: bool = False, unrefitted: bool = False) -> Path:
+    """Copy a sweep's winner out of its folder, if its verdict is to ship it; with `finalists.refit` its refit.
 
-    The preset's provenance tells the verdict, and whether it was overruled.
+    The preset's provenance tells the verdict, whether it was overruled, and of a refit that it is not verified.
 
     Args:
         directory: The sweep's folder.
         to: Where the model shall stand, e.g. `models/steel`. When it exists, a time is added to its name: an export
             never overwrites.
         force: Export also what is not shown to be better than zero-shot.
+        unrefitted: Export the very weights that the verdict is on, although there is a refit.
 
     Returns:
         Where it stands.
 
     Raises:
-        InputError: The last part of `to` is no name for a model, the sweep has no winner yet, `winner/` holds other
-            weights than the study names, or the verdict is not to ship it and `force` is not given.
+        InputError: The last part of `to` is no name for a model, the sweep has no winner yet or not its refit, the
+            folder holds other weights than the study names, or the verdict is not to ship it and `force` is not given.
     """
     directory, to = Path(directory), Path(to)
     refuse_bad_name(to)
-    winner = directory / "winner"
-    if not (winner / "preset.yaml").exists():
+    if not (directory / "winner" / "preset.yaml").exists():
         raise InputError(
             f"{directory}: only a sweep with a winner can be exported. Finish it with `chronotune resume {directory}`"
         )
     reading = read(directory)
     if not force:
         _refuse_unshipped(directory, reading)
-    to = free_folder(to)
+    refitted = bool(reading.attributes["recipe"].get("finalists", {}).get("refit")) and not unrefitted
+    if refitted:
+        _refuse_without_refit(directory, reading)
+    source, to = directory / (REFITTED if refitted else "winner"), free_folder(to)
     with appearing(to, replace=False) as draft:
-        shutil.copytree(winner, draft, dirs_exist_ok=True)
+        shutil.copytree(source, draft, dirs_exist_ok=True)
         preset = load_model(draft / "preset.yaml")
-        if not is_named(preset, reading) or sha256(draft / WEIGHTS) != preset.revision:
+        named = is_refit(preset, reading) if refitted else is_named(preset, reading)
+        if not named or sha256(draft / WEIGHTS) != preset.revision:
             raise InputError(
-                f"{directory}: only the winner that the study names is exported, but winner/ holds other weights: "
-                f"a driver was killed, or is at work. Finish the sweep with `chronotune resume {directory}`"
+                f"{directory}: only the winner that the study names is exported, but {source.name}/ holds other "
+                f"weights: a driver was killed, or is at work. Finish the sweep with `chronotune resume {directory}`"
             )
         preset = _judged(preset, reading.evaluation)
         (draft / "preset.yaml").write_text(preset_text(preset.model_copy(update={"name": to.name, "weights": "."})))
     return to
+
+
+def _refuse_without_refit(directory: Path, reading: Reading) -> None:
+    if not (reading.attributes.get("winner") or {}).get("refit_sha256"):
+        raise InputError(
+            f"{directory}: with finalists.refit the winner's refit is exported, but it is not done. Finish the sweep "
+            f"with `chronotune resume {directory}`, or take the weights that were judged: --unrefitted"
+        )
 
 
 def _refuse_unshipped(directory: Path, reading: Reading) -> None:
@@ -257,6 +286,6 @@ def refuse_bad_name(to: Path) -> None:
         raise InputError([Fault("--to", "", rule, "Name a folder such as models/steel")])
 
 
-def _numbered(name: str, number: int) -> str:
+def numbered(name: str, number: int) -> str:
     """`steel-12`; a long name is shortened so that the whole is a `Name`."""
     return f"{name[: MAX_NAME - len(f'-{number}')]}-{number}"

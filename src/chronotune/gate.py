@@ -10,6 +10,8 @@ from chronotune.records import Reading
 from chronotune.verdict import Decision
 
 SHIP: Decision = "ship the challenger"
+UNVERIFIED = "not verified: trained on validation too"
+"""The mark of a refit, wherever it is shown: nothing has measured its weights."""
 
 
 def decision_of(evaluation: Mapping[str, Any] | None) -> str | None:
@@ -25,6 +27,12 @@ def is_shipped(evaluation: Mapping[str, Any] | None) -> bool:
 def is_named(preset: ModelPreset, reading: Reading) -> bool:
     """Whether these are the weights that the study calls its winner: a driver writes them first, and may be killed."""
     return preset.revision == (reading.attributes.get("winner") or {}).get("sha256")
+
+
+def is_refit(preset: ModelPreset, reading: Reading) -> bool:
+    """Whether these are the weights of the refit of the winner that the study names now."""
+    refit: str | None = (reading.attributes.get("winner") or {}).get("refit_sha256")
+    return refit is not None and preset.revision == refit
 
 
 def doubt(evaluation: Mapping[str, Any] | None) -> str:

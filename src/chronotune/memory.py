@@ -6,10 +6,10 @@ The bytes are counted from the tensors that autograd keeps for the backward pass
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import psutil
 
@@ -212,6 +212,11 @@ def fitting_windows(model: Architecture, load: Load, numbers: Numbers, available
         part = replace(load, windows=middle, accumulated=True)
         low, high = (middle, high) if fits(part) else (low, middle - 1)
     return low
+
+
+def pairs(attributes: Mapping[str, Any], key: str) -> list[tuple[int, int]]:
+    """What a result recorded under `key` from which step on; empty in results of before it was recorded."""
+    return [(int(step), int(count)) for step, count in attributes.get(key, ())]
 
 
 def windows_at(splits: Splits, step: int, otherwise: int) -> int:

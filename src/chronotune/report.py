@@ -114,6 +114,17 @@ def _challenger(reading: Reading) -> str:
     )
 
 
+def _refit(reading: Reading) -> str:
+    """That export writes other weights than were judged; empty without a refit."""
+    winner = reading.attributes.get("winner") or {}
+    if "refit" not in winner:
+        return ""
+    return (
+        f"refit: trial {winner['number']} was trained once more on training and validation, {winner['windows_seen']} "
+        f"windows as before; export writes these weights, {winner['refit']}"
+    )
+
+
 def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     """Contenders by metric on the test windows, and the verdict when a sweep was evaluated."""
     compared = any(row.get("gain") is not None for row in evaluation["rows"])  # a model by itself has no such pair
@@ -247,7 +258,8 @@ def summary(directory: Path, recipe: Recipe, dataset: Dataset, trials: int) -> s
 
 def _repeated(recipe: Recipe) -> str:
     top, seeds = recipe.finalists.top, recipe.finalists.seeds
-    return f"; then the best {top} again with {seeds} other seed{'' if seeds == 1 else 's'}" if top else ""
+    told = f"; then the best {top} again with {seeds} other seed{'' if seeds == 1 else 's'}" if top else ""
+    return f"{told}; at last the winner once more, on validation too" if recipe.finalists.refit else told
 
 
 def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10) -> None:
@@ -274,6 +286,8 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(challenger, highlight=False)
     if evaluation := reading.evaluation:
         console.print(evaluation_table(evaluation, console.width))
+    if refit := _refit(reading):
+        console.print(refit, highlight=False, soft_wrap=True)
     console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)
 
 

@@ -110,6 +110,15 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         """Whether the study wants more trials than it has."""
         raise NotImplementedError
 
+    def more_may_come(self) -> bool:
+        """Whether another trial may be handed out."""
+        return self.wants_more()
+
+    @property
+    def running(self) -> int:
+        """How many are handed out and have not ended."""
+        return len(self._numbers)
+
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended."""
         number = self._numbers.pop(trial_id)
@@ -205,6 +214,10 @@ class StudySearcher(RecordedSearcher):
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""
         return self._has_room() and not self._is_out_of_patience()
+
+    def more_may_come(self) -> bool:
+        """Also without patience: what still runs may improve on the best."""
+        return self._zero_shot_due or bool(self._unfinished) or self._has_room()
 
     def _has_room(self) -> bool:
         return len(self._study.trials) < self._wanted and not self._closed

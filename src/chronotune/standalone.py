@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
 from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.evaluation import evaluate_again, opened, target_of
+from chronotune.export import REFITTED
 from chronotune.identity import trusting
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
@@ -274,10 +276,11 @@ def _noted(sweep: Path, dataset: Dataset) -> Openings | None:
 
 
 def _sweep_of(preset: ModelPreset) -> Path | None:
-    """The sweep whose winner has these weights."""
+    """The sweep whose winner, or its refit, has these weights."""
     if preset.revision is None or preset.provenance is None:
         return None
-    folders = [Path(preset.weights), *sorted(Path("sweeps").glob("*/winner"))]
+    places = (sorted(Path("sweeps").glob(f"*/{name}")) for name in ("winner", REFITTED))
+    folders = [Path(preset.weights), *chain.from_iterable(places)]
     won = (folder for folder in folders if (folder / "preset.yaml").exists() and is_sweep(folder.parent))
     return next((folder.parent for folder in won if _revision(folder / "preset.yaml") == preset.revision), None)
 

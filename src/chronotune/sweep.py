@@ -27,6 +27,7 @@ from chronotune.forecaster import locate
 from chronotune.gauges import Gauges
 from chronotune.identity import as_begun, identity
 from chronotune.lease import Lease
+from chronotune.refit import refit
 from chronotune.repeats import run_finalists
 from chronotune.search import EXTENDED, FIRST, IMPORTS
 from chronotune.start import start, within_grid
@@ -274,7 +275,10 @@ class _Sweep:
             )
 
     def _conclude(self) -> None:
-        """Export the winner, or what validation prefers to it, note it in the study, and only then open the test."""
+        """Export the winner, or what validation prefers to it, note it in the study, and only then open the test.
+
+        A refit comes last: nothing may follow from it for the verdict, and when it fails the verdict is there.
+        """
         reading = self.study.read()
         final = champion(reading)
         if final is None and reading.finalists:
@@ -290,6 +294,7 @@ class _Sweep:
         prune_all_but(self.assignment.store, reading.finalists, needed(reading))
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
+        refit(self.study, self.assignment, worker, self.dataset.panel)
 
     def _is_evaluated(self) -> bool:
         """Whether these very weights have been evaluated: to look again would only give luck another chance."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from chronotune.checkpoint import appearing
 from chronotune.config.recipe import Recipe, without_segments
 from chronotune.config.space import Fixed, Hyperparameters
-from chronotune.data.prepare import load, trial_data
+from chronotune.data.prepare import load, trial_data, with_validation
 from chronotune.errors import InputError
 from chronotune.export import free_folder, refuse_bad_name, write_declarations
 from chronotune.identity import trusting
@@ -26,12 +26,12 @@ class Trained:
     folder: Path
     """Weights, `preset.yaml` and `recipe.yaml`."""
     windows_seen: int
-    score: float
-    """The recipe's objective on the validation origins, in original units."""
+    score: float | None
+    """The recipe's objective on the validation origins, in original units; None: it was trained on them."""
 
 
 def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
-    """Train a recipe whose space holds one point, up to `budget.stop_at`.
+    """Train a recipe whose space holds one point, up to `budget.stop_at`; with `finalists.refit` on validation too.
 
     On the same machine with the same thread count the score equals that of the trial which the recipe came from, to
     the last digit.
@@ -50,9 +50,11 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
     dataset = load(without_segments(recipe))
     to = free_folder(Path(to))
     with appearing(to, replace=False) as draft, _scratch(to) as scratch:
-        run = TrialRun(Worker(Assignment(recipe, trial_data(dataset, recipe), scratch)), 0, point)
+        data, refitted = trial_data(dataset, recipe), recipe.finalists.refit
+        data = with_validation(data) if refitted else data
+        run = TrialRun(Worker(Assignment(recipe, data, scratch)), 0, point)
         *_, last = run.results()
-        windows, score = last[BUDGET], last[OBJECTIVE]
+        windows, score = last[BUDGET], None if refitted else last[OBJECTIVE]
         run.export(windows, draft)
         write_declarations(
             draft,
@@ -63,7 +65,8 @@ def train_recipe(recipe: Recipe, to: str | Path) -> Trained:
             windows_seen=windows,
             score=score,
             trial=None,
-            splits=last["attributes"]["splits"],
+            course=last["attributes"],
+            refitted=refitted,
         )
     return Trained(to, windows, score)
 

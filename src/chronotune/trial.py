@@ -11,9 +11,10 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -28,10 +29,12 @@ from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import TrialData
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
+from chronotune.memory import pairs
 from chronotune.noise import LOSSES
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.stores import Store, store_at, trial_key
 from chronotune.study import FINALISTS
+from chronotune.threads import Threads, lent, use_threads
 from chronotune.validation import validate
 
 if TYPE_CHECKING:
@@ -61,15 +64,22 @@ class Assignment:
 class Worker:
     """A process that runs trials one after the other, and keeps the base model between them."""
 
-    def __init__(self, assignment: Assignment, threads: int | None = None, neighbours: int = 0) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        threads: int | None = None,
+        neighbours: int = 0,
+        lent: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Begin with nothing loaded.
 
         Args:
             assignment: What all trials share.
             threads: Of torch; None: what the cluster profile gives a trial.
             neighbours: Other trials that run on this machine at the same time, and share its memory.
+            lent: How many threads a training may use now; what is not more than `threads` is none.
         """
-        self.assignment = assignment
+        self.assignment, self.lent = assignment, lent
         self._neighbours = neighbours
         self._threads = threads or assignment.recipe.cluster.cpus_per_trial
         self._base: Chronos2Model | None = None
@@ -151,6 +161,7 @@ class TrialRun:
         self._best: tuple[float, int] = (math.inf, 0)  # objective and windows seen
         self._seconds = 0.0
         data = worker.assignment.data
+        self._threads = Threads(worker._threads, worker.lent, self._recipe.budget.threads or ())
         self._tuner = finetune.FineTuner(
             worker.base,
             data.panel,
@@ -190,10 +201,11 @@ class TrialRun:
     def _advance(self, rung: int) -> dict[str, Any]:
         started, busy = time.perf_counter(), device.Busy(self._tuner.device)
         with self._worker.notice.awaited():
-            progress = self._tuner.advance(rung, self._worker.notice)
+            progress = self._tuner.advance(rung, self._is_time_to_go)
+        busy_share = busy.share()
+        self._threads.rest()
         if self._tuner.windows_seen < rung:
             self._leave(time.perf_counter() - started)
-        busy_share = busy.share()
         setting = self._point.context_length, self._point.covariates
         scores, losses = validate(self._tuner.model, self._recipe, self._worker.assignment.data, *setting)
         self._seconds += time.perf_counter() - started
@@ -205,7 +217,7 @@ class TrialRun:
                 "seconds": round(self._seconds, 3),
                 "steps": self._tuner.steps,
                 "device": str(self._tuner.device),
-                "splits": [list(split) for split in self._tuner.splits],
+                **self._course,
                 "host": socket.gethostname(),
                 "checkpoint": self._key(rung),
                 LOSSES: losses,
@@ -222,11 +234,21 @@ class TrialRun:
         )
         return result
 
+    def _is_time_to_go(self) -> bool:
+        """Asked before each step, which gets its threads here."""
+        self._threads.before_step(self._tuner.steps, self._tuner.windows_seen)
+        return self._worker.notice()
+
+    @property
+    def _course(self) -> dict[str, Any]:
+        """How steps were computed so far: what a training that repeats this one must be told."""
+        return {"splits": [list(p) for p in self._tuner.splits], "threads": [list(p) for p in self._threads.used]}
+
     def _leave(self, seconds: float) -> NoReturn:
         """Between two rungs, as this machine is taken away: keep what has been done, for another to go on."""
-        seen, notes = self._tuner.windows_seen, {"attributes": {"seconds": round(self._seconds + seconds, 3)}}
+        seen, notes = self._tuner.windows_seen, {"seconds": round(self._seconds + seconds, 3), **self._course}
         if seen and seen not in self._store.complete(self._trial):
-            self._store.save(self._key(seen), lambda folder: self._tuner.save(folder, notes))
+            self._store.save(self._key(seen), lambda folder: self._tuner.save(folder, {"attributes": notes}))
         log.warning("told to go: %d windows are kept, and another worker goes on from there", seen)
         raise ToldToGo
 
@@ -242,6 +264,7 @@ class TrialRun:
                 log.warning("%d is skipped: %s", windows_seen, error)
                 continue
             self._seconds = result["attributes"]["seconds"]
+            self._threads.used = pairs(result["attributes"], "threads")
             self._best = min(map(self._score_at, saved))
             log.info("goes on from %d windows", self._tuner.windows_seen)
             return result if OBJECTIVE in result else None  # between two rungs: earlier ones were reported
@@ -277,7 +300,8 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     def setup(self, config: dict[str, Any], assignment: Assignment | None = None) -> None:
         """Remember what to do; the model is loaded in the first step."""
         assert assignment is not None
-        self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe))
+        told = partial(lent, assignment.directory)
+        self._worker = Worker(assignment, neighbours=_neighbours(assignment.recipe), lent=told)
         self._config, self._results = config, None
         self._worker.notice.listen()
 
@@ -336,13 +360,6 @@ def _device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def use_threads(count: int) -> None:
-    """Let torch use `count` threads: more threads than cores make steps many times slower."""
-    import torch
-
-    torch.set_num_threads(count)
 
 
 @contextmanager

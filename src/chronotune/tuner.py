@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from chronotune.again import LastWorker
-from chronotune.cluster import gpus_per_trial, resources_of_trial, slots
+from chronotune.cluster import gpus_per_trial, resources_of_trial, slots, threads_of_the_last
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
@@ -27,6 +27,7 @@ from chronotune.errors import ChronotuneError, StorageError
 from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study, TrialRecord
+from chronotune.threads import lend
 from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, result_of
 
 log = logging.getLogger("chronotune.tuner")
@@ -127,10 +128,12 @@ def drive(
     for module in ("tune_controller", "experiment_state"):  # our recorder tells of deaths; snapshots are never read
         logging.getLogger(f"ray.tune.execution.{module}").setLevel(logging.CRITICAL)
     handler = signal.getsignal(signal.SIGINT)
+    lend(assignment.directory, 0)  # a driver that was killed may have lent some
     try:
         tuner.fit()
     finally:
         _restore(handler)
+        lend(assignment.directory, 0)
         assignment.store.remove(SCRATCH)
     if recorder.failure:
         raise recorder.failure
@@ -209,6 +212,10 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         """Empty, as the searcher's: Tune pickles it into a folder that nobody reads."""
         return {}
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """It may be the last, and alone from its beginning."""
+        self._lend()
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Record; an exception here ends the sweep, as it must when the record cannot be written."""
         if ZERO_SHOT in result:
@@ -231,6 +238,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         self._tidy()
         with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
             self._study.note(SPENT, round(self._spent(), 1))
+        self._lend()
         self._on_record()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -251,6 +259,12 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         name = log_name(trial.config.get("number"), repeat="seed" in trial.config)
         with log_file(self._assignment.directory, name):
             log.error("its worker died: %s", told.strip())
+
+    def _lend(self) -> None:
+        """The threads of idle slots to those that run, when no trial will come that wants them."""
+        if not self._searcher.more_may_come():
+            running = self._searcher.running
+            lend(self._assignment.directory, threads_of_the_last(self._assignment.recipe.cluster, running))
 
     def _spent(self) -> float:
         """Seconds of wall time, those of earlier drivers included."""
@@ -295,6 +309,11 @@ class RemoteWorker:
     def export_best(self, record: TrialRecord, folder: Path) -> None:
         """`LastWorker.export_best`, there."""
         self._asked("export_best", record, folder)
+
+    def refit(self, record: TrialRecord, folder: Path) -> Mapping[str, Any]:
+        """`LastWorker.refit`, there."""
+        course: Mapping[str, Any] = self._asked("refit", record, folder)
+        return course
 
     def predict(
         self,

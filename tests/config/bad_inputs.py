@@ -171,6 +171,14 @@ def _rules_between_keys() -> list[BadInput]:
             " Remove them (--set budget.splits=null): each trial finds out what fits into memory",
         ),
         _yaml(
+            "threads of one configuration while others are searched",
+            "windows: 48",
+            "windows: 48, threads: [[0, 2]]",
+            "my.yaml:6: budget.threads: repeat the run of one configuration, but search_space leaves"
+            " learning_rate, windows, context_length, covariates, mode, lora_rank to search."
+            " Remove them (--set budget.threads=null): each trial has those of its slot",
+        ),
+        _yaml(
             "a column with two roles",
             "seasons: [24]",
             "seasons: [24], known_future: [ghi]",

@@ -7,6 +7,7 @@ from chronotune.cluster.capacity import (
     resources_of_trial,
     slots,
     threads_of_one_node,
+    threads_of_the_last,
     with_gpu_share,
 )
 from chronotune.cluster.checks import preflight
@@ -20,6 +21,7 @@ __all__ = [
     "resources_of_trial",
     "slots",
     "threads_of_one_node",
+    "threads_of_the_last",
     "usable_cpus",
     "with_gpu_share",
 ]

@@ -48,6 +48,14 @@ def threads_of_one_node(profile: ClusterProfile) -> int:
     return min(fit, profile.max_concurrent or fit) * profile.cpus_per_trial
 
 
+def threads_of_the_last(profile: ClusterProfile, running: int) -> int:
+    """CPU threads for each of the last trials that run; 0 where they train on GPUs, or several nodes would share."""
+    places = [fit for fit in _fit_by_node(profile) if fit]
+    if running == 0 or len(places) != 1 or gpus_per_trial(profile):
+        return 0
+    return threads_of_one_node(profile) // running
+
+
 def with_gpu_share(profile: ClusterProfile, need: int | None, have: int | None) -> ClusterProfile:
     """The profile with a number of GPUs where it says auto: as many trials share one as its memory holds.
 

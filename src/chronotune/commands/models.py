@@ -116,6 +116,9 @@ def export(
     directory: SweepArgument,
     to: Annotated[Path, typer.Option(help="Where the model shall stand, e.g. models/steel; never overwritten.")],
     force: Annotated[bool, typer.Option("--force", help="Also when the verdict is not to ship it.")] = False,
+    unrefitted: Annotated[
+        bool, typer.Option("--unrefitted", help="With finalists.refit: the weights that the verdict is on.")
+    ] = False,
 ) -> None:
     """Copy a sweep's winner, if its verdict is to ship it: checkpoint, `preset.yaml` and `recipe.yaml`.
 
@@ -123,7 +126,7 @@ def export(
     """
     from chronotune.export import export_winner
 
-    exported = export_winner(directory, to, force)
+    exported = export_winner(directory, to, force, unrefitted)
     if exported != to:
         typer.echo(f"chronotune: {to} exists and is not overwritten; exported beside it", err=True)
     typer.echo(exported)
@@ -140,6 +143,7 @@ def train(
     Example: `chronotune train models/solar/recipe.yaml --to models/solar-again`
     """
     from chronotune.config.load import load_recipe
+    from chronotune.gate import UNVERIFIED
     from chronotune.train import train_recipe
 
     loaded = load_recipe(recipe, overrides or ())
@@ -147,6 +151,5 @@ def train(
     if as_json:
         print_json({"folder": str(trained.folder), "windows_seen": trained.windows_seen, "score": trained.score})
     else:
-        typer.echo(
-            f"{trained.folder}: validation {loaded.objective} {trained.score!r} after {trained.windows_seen} windows"
-        )
+        measured = UNVERIFIED if trained.score is None else f"validation {loaded.objective} {trained.score!r}"
+        typer.echo(f"{trained.folder}: {measured} after {trained.windows_seen} windows")

@@ -58,9 +58,14 @@ class Provenance(Declaration):
     seed: int | None = Field(None, description="Of this training.")
     windows_seen: PositiveInt = Field(description="Training windows behind these weights.")
     objective: str = Field(description="Metric of the validation score.")
-    validation_score: float = Field(description="On the validation origins of that recipe, in original units.")
+    validation_score: float | None = Field(
+        None, description="On the validation origins of that recipe, in original units; null: it was trained on them."
+    )
     chronotune: str = Field(description="The version that wrote it.")
     verdict: str | None = Field(None, description="What its sweep's test windows said of it; null when not asked.")
+    unverified: str | None = Field(
+        None, description="Why the verdict is not on these weights, but on those of the training that was repeated."
+    )
     forced: bool = Field(False, description="Exported by --force, although the verdict is not to ship it.")
     averaged: list[str] = Field(
         default_factory=list,

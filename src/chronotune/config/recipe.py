@@ -87,6 +87,11 @@ class Budget(Declaration):
         description="At most this many windows are computed at once, each pair: from which optimizer step, how many; "
         "written by export where memory did not hold search_space.windows at once; only where nothing is searched.",
     )
+    threads: list[tuple[NonNegativeInt, PositiveInt]] | None = Field(
+        None,
+        description="torch's threads in training, each pair: from which optimizer step on, how many; written by export "
+        "where the last trials had those of idle slots; only where nothing is searched.",
+    )
     minutes: PositiveFloat | None = Field(None, description="Wall time after which no new trial starts, but finalists.")
     patience: PositiveInt | None = Field(
         None, description="No new trial starts when the best has not improved for so many finished trials."
@@ -130,6 +135,11 @@ class Finalists(Declaration):
     )
     seeds: PositiveInt = Field(
         3, description="Seeds for each of them: the recipe's seed + 1, + 2, ...; the search's own does not count."
+    )
+    refit: bool = Field(
+        False,
+        description="After the verdict the winner is trained once more, on training and validation, with its seed and "
+        "as many windows; export writes these weights, marked as not verified. `train` does it with one configuration.",
     )
 
 
@@ -230,7 +240,7 @@ class Recipe(Declaration):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        rules = (_a_blend, _unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_splits)
+        rules = (_a_blend, _unknown_sets, _too_long_contexts, _lora_without_rank, _late_grace, _others_course)
         breaches = [breach for rule in rules for breach in rule(self)]
         breaches += bad_storage(self.storage)
         refuse([*breaches, *points_outside(self.search, self.search_space), *no_grid(self.search, self.search_space)])
@@ -325,15 +335,17 @@ def _late_grace(recipe: Recipe) -> Iterator[Breach]:
         )
 
 
-def _others_splits(recipe: Recipe) -> Iterator[Breach]:
+def _others_course(recipe: Recipe) -> Iterator[Breach]:
     space = recipe.search_space.parameters
     searched = [name for name, parameter in space.items() if len(set(extremes(parameter))) > 1]
-    if recipe.budget.splits and searched:
-        yield Breach(
-            ("budget", "splits"),
-            f"repeat the run of one configuration, but search_space leaves {', '.join(searched)} to search",
-            "Remove them (--set budget.splits=null): each trial finds out what fits into memory",
-        )
+    found = {"splits": "each trial finds out what fits into memory", "threads": "each trial has those of its slot"}
+    for key, instead in found.items():
+        if getattr(recipe.budget, key) and searched:
+            yield Breach(
+                ("budget", key),
+                f"repeat the run of one configuration, but search_space leaves {', '.join(searched)} to search",
+                f"Remove them (--set budget.{key}=null): {instead}",
+            )
 
 
 def stored(recipe: Mapping[str, Any]) -> Recipe:

@@ -106,6 +106,14 @@ def trial_data(dataset: Dataset, recipe: Recipe) -> TrialData:
     return TrialData(panel, split.train_end, validation, scales, recipe.horizon)
 
 
+def with_validation(data: TrialData) -> TrialData:
+    """The same for a training that takes the validation segment too, up to the test segment.
+
+    Encodings and scales stay those of the training segment: the model is fed as the one that was verified.
+    """
+    return replace(data, train_end=max(series.offset + len(series) for series in data.panel.series))
+
+
 def _copied(panel: Panel) -> Panel:
     """The same panel, target and covariates of each series in one new float32 matrix."""
     return Panel(

@@ -26,7 +26,18 @@ def verdict(material: Material) -> Html:
         kind, title, why = "open", *_without_verdict(material)
         return _box(kind, title, why, "")
     kind, title = _DECIDED.get(it["decision"], ("open", str(it["decision"])))
-    return _box(kind, title, _in_words(material, it), str(it["sentence"]))
+    return _box(kind, title, f"{_in_words(material, it)} {_refitted(material)}".strip(), str(it["sentence"]))
+
+
+def _refitted(material: Material) -> str:
+    """That other weights go out than were judged here."""
+    mark = (material.reading.attributes.get("winner") or {}).get("refit")
+    if mark is None:
+        return ""
+    return (
+        f"What export writes is the same configuration trained once more, with validation added: {mark}. The figures "
+        "on this page are those of the model before that."
+    )
 
 
 def _box(kind: str, title: str, why: str, exact: str) -> Html:

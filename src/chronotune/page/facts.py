@@ -123,6 +123,7 @@ def reproduce(material: Material) -> Html:
         "chronotune": attributes.get("chronotune", "unknown"),
         **{key: str(value) for key, value in identity.items()},
         **({"weights of the winner, SHA-256": winner["sha256"]} if winner.get("sha256") else {}),
+        **({"weights of its refit, SHA-256": winner["refit_sha256"]} if "refit" in winner else {}),
     }
     about = (
         f"To be typed in the folder that holds {folder.parent.name}/. "
@@ -138,6 +139,8 @@ def _taken(winner: Mapping[str, Any]) -> str:
     """What the commands do with the winner, and what training its recipe gives."""
     if not winner:
         return "go on with it where it ended"
+    if "refit" in winner:
+        return f"take the refit of its winner ({winner['refit']}) and train that once more, to the same weights"
     if winner.get("challenger", BEST) == BEST:
         return "take its winner and train it once more, to the same score"
     return (

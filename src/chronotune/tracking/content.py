@@ -29,6 +29,8 @@ ARTIFACTS = (
     "report.html",
     "winner/recipe.yaml",
     "winner/preset.yaml",
+    "refitted/recipe.yaml",
+    "refitted/preset.yaml",
 )
 
 Status: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
