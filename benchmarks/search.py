@@ -123,10 +123,11 @@ def judge(table: Table, steps: Sequence[Step]) -> Outcome:
     first = next((step for step in steps if step.score <= target), None)
     exported = next((step for step in steps if step.score <= target and step.end == "complete"), None)
     within = [step for step in steps if step.windows <= LOOKED_AT * full]
+    most = max(last.windows, AT_MOST * full)  # of a search that tried every point before, too
     return Outcome(
-        windows=(first or last).windows,
-        seconds=(first or last).seconds,
-        complete_windows=(exported or last).windows,
+        windows=first.windows if first else most,
+        seconds=first.seconds if first else last.seconds * most / last.windows,
+        complete_windows=exported.windows if exported else most,
         found=first is not None,
         stopped_best=stopped_best(table, within),
         gaps=tuple(gap_after(table, within, budgets * full) for budgets in range(1, LOOKED_AT + 1)),

@@ -68,6 +68,8 @@ class Ours:
     def suggest(self, trial: str) -> Hyperparameters | None:
         """As Ray Tune asks: the searcher tells the scheduler's rungs of the trial, and Tune adds it."""
         proposal = self._searcher.suggest(trial)
+        if proposal is None or proposal == Searcher.FINISHED:  # every point was tried
+            return None
         assert isinstance(proposal, dict), proposal
         self._asha.on_trial_add(None, SimpleNamespace(trial_id=trial))
         self._numbers[trial] = proposal["number"]

@@ -70,17 +70,21 @@ def test_without_early_stopping_all_complete(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == ["complete"] * 4
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])
+@pytest.mark.parametrize(
+    ("sampler", "space"), [("tpe", None), ("tpe", STEPPED), ("random", None), ("gp", None), ("grid", STEPPED)]
+)
 @pytest.mark.parametrize("untold", [False, True])
 @pytest.mark.parametrize("killed_after", [1, 4, 5, 9, 14])
-def test_a_resumed_sweep_is_the_unbroken_one(tmp_path: Path, sampler: str, untold: bool, killed_after: int) -> None:
-    """With one worker, trial by trial: parameters, results, states."""
+def test_a_resumed_sweep_is_the_unbroken_one(
+    tmp_path: Path, sampler: str, space: dict[str, Any] | None, untold: bool, killed_after: int
+) -> None:
+    """With one worker, trial by trial: parameters, results, states; also where points run short."""
     parts: dict[str, Any] = {
         "budget": {"trials": 10, "windows": 27},
         "search": {"sampler": sampler, "startup_trials": 3 if sampler == "tpe" else 1},
     }
-    if sampler == "grid":
-        parts["search_space"] = STEPPED
+    if space:
+        parts["search_space"] = space
     recipe = small_recipe(**parts)
     (tmp_path / "unbroken").mkdir()
     (tmp_path / "broken").mkdir()
@@ -141,9 +145,11 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _grid_sweep(folder: Path, trials: int = 99, first: list[dict[str, Any]] | None = None, seed: int = 0) -> list[Any]:
+def _grid_sweep(
+    folder: Path, trials: int = 99, first: list[dict[str, Any]] | None = None, seed: int = 0, sampler: str = "grid"
+) -> list[Any]:
     recipe = small_recipe(
-        search_space=STEPPED, budget={"trials": trials, "windows": 27}, search={"sampler": "grid"}, seed=seed
+        search_space=STEPPED, budget={"trials": trials, "windows": 27}, search={"sampler": sampler}, seed=seed
     )
     study = new_study(_made(folder), recipe)
     study.note("first", first or [])
@@ -151,13 +157,14 @@ def _grid_sweep(folder: Path, trials: int = 99, first: list[dict[str, Any]] | No
     return [trial.hyperparameters.model_dump(exclude_none=True) for trial in study.trials if trial.hyperparameters]
 
 
-def test_a_grid_holds_every_point_once_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["grid", "tpe", "random", "gp"])
+def test_a_finite_space_holds_every_point_once_and_ends(tmp_path: Path, sampler: str) -> None:
     """However many trials are allowed; a rank only with LoRA; in an order of its seed."""
-    points = _grid_sweep(tmp_path / "a")
+    points = _grid_sweep(tmp_path / "a", sampler=sampler)
     assert len(points) == 2 * 2 * (1 + 2)
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
     assert all(("lora_rank" in point) == (point["mode"] == "lora") for point in points)
-    other = _grid_sweep(tmp_path / "b", seed=1)
+    other = _grid_sweep(tmp_path / "b", seed=1, sampler=sampler)
     assert other != points
     assert sorted(map(repr, other)) == sorted(map(repr, points))
 
@@ -177,6 +184,14 @@ def test_first_points_order_a_grid(tmp_path: Path) -> None:
     assert len(points) == 12
     assert all((p.get("lora_rank"), p["windows"]) == (4, 2) for p in points[:2])
     assert [p["windows"] for p in points[2:]] == [4] * 6 + [2] * 4
+
+
+def test_what_a_first_point_leaves_open_repeats_none(tmp_path: Path) -> None:
+    """Four of the twelve points have rank 4, and four are asked for."""
+    first = [{"from": "a", "values": {"mode": "lora", "lora_rank": 4}}] * 4
+    points = _grid_sweep(tmp_path / "a", first=first, sampler="random")
+    assert [point.get("lora_rank") for point in points[:4]] == [4] * 4
+    assert len({tuple(sorted(point.items())) for point in points}) == 12
 
 
 def test_a_gaussian_process_learns_from_full_budgets(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from chronotune.config.points import outside
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
-from chronotune.start import BEST, Start, first_points, start, vendor_defaults, within_grid
+from chronotune.start import BEST, Start, first_points, start, vendor_defaults, within_space
 from chronotune.study import Study
 from sweep_parts import POINT, ask, result, small_recipe
 
@@ -76,14 +76,23 @@ def test_points_beyond_the_trials_are_named() -> None:
 
 
 def test_a_grid_ends() -> None:
-    """Its size is said, and counts conditions; other samplers go on."""
+    """Its size is said, and counts conditions; a space with a continuous range goes on."""
     overrides = ["search.sampler=grid", "search_space.learning_rate=1e-4", "budget.trials=7"]
     recipe = load_recipe("smoke", overrides)
     size = 2 * 2 * 2 * (1 + 2)  # windows, contexts, covariate sets, full or two ranks
-    assert within_grid(recipe, 1000) == size
-    assert within_grid(recipe, 7) == 7
+    assert within_space(recipe, 1000) == size
+    assert within_space(recipe, 7) == 7
     assert first_points(recipe)[1][0] == f"a grid of {size} points, of which 7 are tried"
-    assert within_grid(load_recipe("smoke"), 1000) == 1000
+    assert within_space(load_recipe("smoke"), 1000) == 1000
+
+
+def test_a_finite_space_ends_with_any_sampler() -> None:
+    """Fewer points than trials are said; more are not worth a word."""
+    recipe = load_recipe("smoke", ["search_space.learning_rate=1e-4", "budget.trials=40"])
+    assert within_space(recipe, 40) == 24
+    assert first_points(recipe)[1][0] == "a space of 24 points, of which 24 are tried"
+    said = first_points(load_recipe("smoke", ["search_space.learning_rate=1e-4", "budget.trials=24"]))[1]
+    assert not any("points" in sentence for sentence in said)
 
 
 IDENTITY = {"data": "d", "ruler": "r", "model": "m", "budget": "b", "seed": "0", "search space": "s"}

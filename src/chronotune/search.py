@@ -15,7 +15,7 @@ import optuna
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from chronotune.config.points import Values
+from chronotune.config.points import Values, size
 from chronotune.config.recipe import Recipe
 from chronotune.errors import WORKER_LOST
 from chronotune.sampler import draw, grid_in_order, imported, sampler
@@ -166,7 +166,8 @@ class StudySearcher(RecordedSearcher):
         self._first: list[Values] = [point["values"] for point in study.attribute(FIRST) or ()]
         if recipe.search.sampler == "grid":
             self._first = list(grid_in_order(recipe.search_space, recipe.seed, self._first))
-            self._wanted = min(wanted, len(self._first))
+        self._points = size(recipe.search_space)
+        self._wanted = min(wanted, self._points or wanted)
         self._imports = imported(study.attribute(IMPORTS) or (), recipe.search_space)
         self._since: int = study.attribute(EXTENDED) or 0
         self._closed = False
@@ -209,7 +210,9 @@ class StudySearcher(RecordedSearcher):
             return None
         number = len(self._study.trials)
         with self._study.together():
-            return self._study.ask(self._sampler(number), self._draw, self._given(number), self._imports)
+            return self._study.ask(
+                self._sampler(number), self._draw, self._given(number), self._imports, anew=self._points is not None
+            )
 
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""

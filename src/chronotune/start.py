@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chronotune.config.points import Values, grid, outside, searched
+from chronotune.config.points import Values, outside, searched, size
 from chronotune.config.recipe import DataConfig, Recipe, distinct_sets
 from chronotune.study import Reading, TrialRecord, read
 
@@ -126,9 +126,10 @@ def first_points(recipe: Recipe, earlier: Sequence[tuple[str, Values]] = ()) -> 
         strange = [f"{name} with {_told(defaults[name], keys)}" for name, keys in reasons.items() if keys]
         said += [f"left out, outside the search space: {'; '.join(strange)}"] if strange else []
     points = _distinct([(name, searched(values, recipe.search_space)) for name, values in found])
-    if recipe.search.sampler == "grid":
-        size = len(grid(recipe.search_space))
-        said.insert(0, f"a grid of {size} points, of which {min(size, recipe.budget.trials)} are tried")
+    points_in_all, wanted = size(recipe.search_space), recipe.budget.trials
+    if points_in_all and (recipe.search.sampler == "grid" or points_in_all < wanted):
+        kind = "grid" if recipe.search.sampler == "grid" else "space"
+        said.insert(0, f"a {kind} of {points_in_all} points, of which {min(points_in_all, wanted)} are tried")
     tried = [point["from"] for point in points]
     if len(tried) > recipe.budget.trials:
         said.append(f"left out: {', '.join(tried[recipe.budget.trials :])}: budget.trials is {recipe.budget.trials}")
@@ -140,9 +141,9 @@ def _told(values: Mapping[str, Any], keys: Iterable[str]) -> str:
     return ", ".join(f"{key} {values[key]}" for key in keys)
 
 
-def within_grid(recipe: Recipe, trials: int) -> int:
-    """As many trials as there are points to try: a grid ends."""
-    return min(trials, len(grid(recipe.search_space))) if recipe.search.sampler == "grid" else trials
+def within_space(recipe: Recipe, trials: int) -> int:
+    """As many trials as there are points to try: none is tried twice."""
+    return min(trials, size(recipe.search_space) or trials)
 
 
 def _distinct(found: list[tuple[str, Values]]) -> list[dict[str, Any]]:

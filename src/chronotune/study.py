@@ -58,6 +58,8 @@ __all__ = [
 SCHEMA = 1
 IDENTITY = "identity"
 """Attribute of a study: what it began with. It is there once the study has begun."""
+PROPOSALS, DRAWS = 10, 1000
+"""How often a sampler is asked for a point that was not tried before, and how many are then drawn at random."""
 _RESULT = "result:"
 
 _STATES: dict[TrialState, State] = {
@@ -130,29 +132,42 @@ class Study:
         draw: Callable[[optuna.Trial], Hyperparameters],
         given: Values | None = None,
         beside: Sequence[FrozenTrial] = (),
+        *,
+        anew: bool = False,
     ) -> TrialRecord:
         """Create the next trial; `draw` suggests its parameters with `sampler`, but for those that are `given`.
 
         What is given is stored with the trial before anything else of it, so that no kill comes in between. The
-        sampler learns from the trials `beside` as if they were of this study, which they do not become.
+        sampler learns from the trials `beside` as if they were of this study, which they do not become. A trial that
+        is to be one `anew` repeats no earlier one, which of a finite space a sampler would propose before long.
         """
         self._study.sampler = sampler
-        if beside:
-            given = self._proposed(draw, given, beside)
+        if beside or anew:
+            given = self._proposed(draw, given, beside, anew)
         if given:
             self._study.enqueue_trial(dict(given))
         return self._draw(self._study.ask(), draw)
 
     def _proposed(
-        self, draw: Callable[[optuna.Trial], Hyperparameters], given: Values | None, beside: Sequence[FrozenTrial]
+        self,
+        draw: Callable[[optuna.Trial], Hyperparameters],
+        given: Values | None,
+        beside: Sequence[FrozenTrial],
+        anew: bool,
     ) -> Values:
         """The parameters of the next trial of a study in memory that holds the trials of this one and those beside."""
         both = optuna.create_study(sampler=self._study.sampler, direction=self._study.direction)
         both.add_trials([*beside, *self._study.get_trials(deepcopy=False)])
-        if given:
-            both.enqueue_trial(dict(given))
-        trial = both.ask()
-        draw(trial)
+        tried = {trial.hyperparameters for trial in self.trials} if anew else set()
+        for proposal in range(PROPOSALS + DRAWS):
+            if proposal == PROPOSALS:
+                both.sampler = optuna.samplers.RandomSampler(seed=len(tried))
+            if given:
+                both.enqueue_trial(dict(given))
+            trial = both.ask()
+            if draw(trial) not in tried:
+                break
+            both.tell(trial, state=TrialState.FAIL)
         return trial.params
 
     def ask_again(

@@ -30,7 +30,7 @@ from chronotune.lease import Lease
 from chronotune.refit import refit
 from chronotune.repeats import run_finalists
 from chronotune.search import EXTENDED, FIRST, IMPORTS
-from chronotune.start import start, within_grid
+from chronotune.start import start, within_space
 from chronotune.storage import explained, refuse_taken
 from chronotune.stores import below, prune, prune_all_but, store_at
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
@@ -191,10 +191,10 @@ def resume_sweep(
 
 def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
     wanted, limit = study.attribute("trials"), minutes_of(recipe, study)
-    if trials and within_grid(recipe, wanted + trials) == wanted:
+    if trials and within_space(recipe, wanted + trials) == wanted:
         raise InputError(
-            f"--trials: a grid is extended up to its last point, but all {wanted} were wanted already. "
-            f"Run a new sweep with another search space, or another search.sampler"
+            f"--trials: no point is tried twice, but all {wanted} of the search space were wanted already. "
+            f"Run a new sweep with a wider one"
         )
     if minutes and limit is None:
         raise InputError("--minutes: adds to budget.minutes, but this sweep has no limit of time. Leave it out")
@@ -209,7 +209,7 @@ def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
     study.note("ended", None)  # first: a sweep that was cut off in here is unfinished
     if trials or minutes:
         study.note(EXTENDED, sum(trial.state in ("complete", "pruned") for trial in study.trials))
-    study.note("trials", within_grid(recipe, study.attribute("trials") + trials))
+    study.note("trials", within_space(recipe, study.attribute("trials") + trials))
     if minutes:
         spent = (study.attribute(SPENT) or 0) / 60  # trials that ran at the end of the time went beyond it
         study.note(MINUTES, max(minutes_of(recipe, study) or 0, spent) + minutes)
@@ -336,7 +336,7 @@ def _attributes(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, 
     return {
         "recipe": recipe.model_dump(mode="json"),
         "identity": known,
-        "trials": within_grid(recipe, recipe.budget.trials),
+        "trials": within_space(recipe, recipe.budget.trials),
         FIRST: begin.points,
         IMPORTS: begin.imports,
         "said": begin.said,

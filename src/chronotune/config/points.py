@@ -11,6 +11,9 @@ from chronotune.config.space import Choice, Fixed, FloatRange, IntRange, Scalar,
 Values: TypeAlias = Mapping[str, Scalar]
 """Hyperparameters by name; those that are not there are left to the sampler."""
 
+LARGEST_GRID = 100_000
+"""Points of a space beyond which nobody means to try them all."""
+
 
 def contains(parameter: FloatRange | IntRange | Choice | Fixed, value: Any) -> bool:
     """Whether a parameter can take `value`; 8 and 8.0 are the same, 8 and the text 8 are not."""
@@ -75,6 +78,11 @@ def matches(point: Values, partial: Values) -> bool:
 def continuous(space: SearchSpace) -> list[str]:
     """Parameters with endlessly many values, of which no grid can be made."""
     return [n for n, p in space.parameters.items() if isinstance(p, FloatRange) and p.low < p.high]
+
+
+def size(space: SearchSpace) -> int | None:
+    """How many points a space has; None when they are endless, or too many to ever try."""
+    return len(grid(space)) if not continuous(space) and grid_size(space) <= LARGEST_GRID else None
 
 
 def grid_size(space: SearchSpace) -> int:

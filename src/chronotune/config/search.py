@@ -8,11 +8,8 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from chronotune.config.base import Breach, Declaration
-from chronotune.config.points import Values, continuous, grid_size, outside
+from chronotune.config.points import LARGEST_GRID, Values, continuous, grid_size, outside
 from chronotune.config.space import Mode, SearchSpace
-
-LARGEST_GRID = 100_000
-"""Points of a grid beyond which it cannot be meant."""
 
 
 class Point(Declaration):
