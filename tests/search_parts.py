@@ -24,6 +24,8 @@ class FakeTune:
         self.started, self.untold = 0, False
         self.notes = True
         """Whether the scheduler's decisions are noted, as sweeps of before that was done have them not."""
+        self.failing: set[int] = set()
+        """Numbers of the trials that fail after their first rung."""
 
     def suggest(self) -> tuple[str, Any]:
         """The next proposal under a new id."""
@@ -60,6 +62,9 @@ class FakeTune:
                 continue
             if left <= 0:
                 return 0
+            if proposal["number"] in self.failing and rung > self.recipe.rungs[0]:
+                self.searcher.on_trial_complete(trial_id, {"failed": "the loss was NaN"})
+                return left
             left -= 1
             score = _curve(proposal["hyperparameters"], rung)
             decision = self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score})

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from chronotune import sampler as proposing
+from chronotune.config.recipe import Recipe
 from chronotune.search import BUDGET, LAST, OBJECTIVE
 from chronotune.study import Study, TrialRecord
 from search_parts import FakeTune, table
@@ -94,6 +95,24 @@ def test_a_resumed_sweep_is_the_unbroken_one(
     resumed = Study.reopen(tmp_path / "broken")
     FakeTune(resumed, recipe).run()
     assert table(resumed) == table(unbroken)
+
+
+def test_a_failed_trial_counts_at_the_rungs_that_it_reached(tmp_path: Path) -> None:
+    """As in Ray's ASHA: what it scored there was measured. Also when every trial has a driver of its own."""
+    recipe = small_recipe(budget={"trials": 6, "windows": 27}, search={"sampler": "random"}, seed=6)
+    unbroken, broken = (new_study(_made(tmp_path / name), recipe) for name in ("unbroken", "broken"))
+    _with_a_failure(unbroken, recipe, wanted=6)
+    for wanted in range(1, 7):
+        _with_a_failure(broken, recipe, wanted)
+    assert table(broken) == table(unbroken)
+    assert [trial.state for trial in unbroken.trials[:2]] == ["failed", "pruned"]  # alone at a rung it would go on
+    assert unbroken.trials[0].best is not None
+
+
+def _with_a_failure(study: Study, recipe: Recipe, wanted: int) -> None:
+    tune = FakeTune(study, recipe, wanted)
+    tune.failing = {0}
+    tune.run()
 
 
 FIRST_POINTS = [

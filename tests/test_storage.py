@@ -257,3 +257,34 @@ def test_a_password_is_written_nowhere(server: Server, tmp_path: Path, monkeypat
     monkeypatch.delenv("STUDY_PASSWORD")
     with pytest.raises(InputError, match="STUDY_PASSWORD, which is not set"):
         read(tmp_path / "small")
+
+
+def test_a_sweep_in_postgresql_is_extended_and_mirrored(server: Server, tmp_path: Path) -> None:
+    """By its commands: `resume --trials` adds a trial to a finished sweep, `mirror` writes all of it once."""
+    from mlflow.tracking import MlflowClient
+
+    settings = (f"storage={server.new_database()}", "budget.trials=2", "cluster.max_concurrent=1")
+    _chronotune("run", "smoke", "--dir", "sweep", *[part for one in settings for part in ("--set", one)], cwd=tmp_path)
+    before = read(tmp_path / "sweep")
+    _chronotune("resume", "sweep", "--trials", "+1", cwd=tmp_path)
+    after = read(tmp_path / "sweep")
+    assert not (tmp_path / "sweep" / JOURNAL).exists()
+    assert (after.attributes["trials"], after.trials[:2]) == (3, before.trials)
+    assert [trial.state in ("complete", "pruned") for trial in after.trials] == [True] * 3
+    assert after.attributes["ended"] > before.attributes["ended"]
+    mirror = ("mirror", "sweep", "--to", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    written = [int(_chronotune(*mirror, cwd=tmp_path).split()[0]) for _ in range(2)]
+    assert written[0] > sum(len(trial.results) for trial in after.trials)
+    assert written[1] == 0
+    client = MlflowClient(tracking_uri=mirror[-1])
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = {run.info.run_name: run.info.status for run in client.search_runs(experiments)}
+    assert runs == dict.fromkeys(("sweep", "trial 0000", "trial 0001", "trial 0002"), "FINISHED")
+
+
+def _chronotune(*arguments: str, cwd: Path) -> str:
+    """What a command prints, as a process of its own."""
+    command = [sys.executable, "-m", "chronotune", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

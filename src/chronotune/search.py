@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import optuna
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -200,7 +199,7 @@ class StudySearcher(RecordedSearcher):
         while self._unfinished:
             record = self._study.trial(self._unfinished.pop(0))
             if record.hyperparameters is None:
-                return self._study.ask_again(record.number, self._sampler(record.number), self._draw)
+                return self._study.ask_again(record.number, *self._how(record.number))
             at_the_end = record.windows_seen >= self._recipe.rungs[-1]
             if not at_the_end and not was_stopped(record, self._study.trials, self._recipe):
                 return record
@@ -210,9 +209,7 @@ class StudySearcher(RecordedSearcher):
             return None
         number = len(self._study.trials)
         with self._study.together():
-            return self._study.ask(
-                self._sampler(number), self._draw, self._given(number), self._imports, anew=self._points is not None
-            )
+            return self._study.ask(*self._how(number))
 
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""
@@ -238,9 +235,8 @@ class StudySearcher(RecordedSearcher):
             return "budget.minutes is spent"
         return f"the best has not improved for {self._recipe.budget.patience} trials (budget.patience)"
 
-    def _given(self, number: int) -> Values:
-        """What is given of trial `number`; its sampler chooses the rest."""
-        return self._first[number] if number < len(self._first) else {}
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        return sampler(self._recipe.search, self._recipe.seed, number)
+    def _how(self, number: int) -> tuple[Any, ...]:
+        """How trial `number` is drawn, as `Study.ask` takes it. Points of a finite space run short: none is repeated."""
+        given = self._first[number] if number < len(self._first) else {}
+        by = sampler(self._recipe.search, self._recipe.seed, number)
+        return by, self._draw, given, self._imports, self._points is not None

@@ -132,7 +132,6 @@ class Study:
         draw: Callable[[optuna.Trial], Hyperparameters],
         given: Values | None = None,
         beside: Sequence[FrozenTrial] = (),
-        *,
         anew: bool = False,
     ) -> TrialRecord:
         """Create the next trial; `draw` suggests its parameters with `sampler`, but for those that are `given`.
@@ -143,40 +142,58 @@ class Study:
         """
         self._study.sampler = sampler
         if beside or anew:
-            given = self._proposed(draw, given, beside, anew)
+            given = self._proposed(len(self.trials), draw, given, beside, anew).params
         if given:
             self._study.enqueue_trial(dict(given))
         return self._draw(self._study.ask(), draw)
 
     def _proposed(
         self,
+        number: int,
         draw: Callable[[optuna.Trial], Hyperparameters],
         given: Values | None,
         beside: Sequence[FrozenTrial],
         anew: bool,
-    ) -> Values:
-        """The parameters of the next trial of a study in memory that holds the trials of this one and those beside."""
+    ) -> optuna.Trial:
+        """Trial `number`, drawn in a study in memory that holds the trials before it and those beside."""
         both = optuna.create_study(sampler=self._study.sampler, direction=self._study.direction)
-        both.add_trials([*beside, *self._study.get_trials(deepcopy=False)])
-        tried = {trial.hyperparameters for trial in self.trials} if anew else set()
+        both.add_trials([*beside, *self._study.get_trials(deepcopy=False)[:number]])
+        tried = {trial.hyperparameters for trial in self.trials[:number]} if anew else set()
         for proposal in range(PROPOSALS + DRAWS):
             if proposal == PROPOSALS:
-                both.sampler = optuna.samplers.RandomSampler(seed=len(tried))
+                both.sampler = optuna.samplers.RandomSampler(seed=number)
             if given:
                 both.enqueue_trial(dict(given))
             trial = both.ask()
             if draw(trial) not in tried:
                 break
             both.tell(trial, state=TrialState.FAIL)
-        return trial.params
+        return trial
 
     def ask_again(
-        self, number: int, sampler: optuna.samplers.BaseSampler, draw: Callable[[optuna.Trial], Hyperparameters]
+        self,
+        number: int,
+        sampler: optuna.samplers.BaseSampler,
+        draw: Callable[[optuna.Trial], Hyperparameters],
+        given: Values | None = None,
+        beside: Sequence[FrozenTrial] = (),
+        anew: bool = False,
     ) -> TrialRecord:
-        """Draw the parameters of a trial that was cut off in between; what was drawn or given stays."""
+        """Draw the parameters of a trial that was cut off in between as `ask` would have; what was drawn stays.
+
+        A sampler draws one parameter after the other, so all are drawn anew, in memory, and those that are missing
+        are taken over. Where other trials have ended since, that can be another point: then only the rest is drawn.
+        """
         self._study.sampler = sampler
-        if self._frozen(number).state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
+        cut_off = self._frozen(number)
+        if cut_off.state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
             self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        whole = self._proposed(number, draw, given, beside, anew)
+        if cut_off.params.items() <= whole.params.items():
+            for name in [name for name in whole.params if name not in cut_off.params]:
+                distribution = whole.distributions[name]
+                value = distribution.to_internal_repr(whole.params[name])
+                self._storage.set_trial_param(self._id(number), name, value, distribution)
         return self._draw(optuna.Trial(self._study, self._id(number)), draw)
 
     def _draw(self, trial: optuna.Trial, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:

@@ -34,7 +34,7 @@ from chronotune.start import start, within_space
 from chronotune.storage import explained, refuse_taken
 from chronotune.stores import below, prune, prune_all_but, store_at
 from chronotune.study import Reading, Study, TrialRecord, refuse_changes, winner
-from chronotune.tracking import Mirror, MirrorReport, resolve_uri
+from chronotune.tracking import LAST_SECONDS, Mirror, MirrorReport, resolve_uri
 from chronotune.trial import Assignment
 from chronotune.tuner import (
     MINUTES,
@@ -249,7 +249,7 @@ class _Sweep:
             finally:
                 self._tell("ended", self.directory, self.study.read())
                 if not whole:
-                    mirror.flush()  # first: who is told to go has seconds, and the report takes some
+                    mirror.flush(LAST_SECONDS)  # first: who is told to go has seconds, and the report takes some
                 self._report()
                 mirrored = mirror.flush()
                 self._gauges.update(self.study.read(), now=True)

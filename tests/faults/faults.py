@@ -3,7 +3,8 @@
     python tests/faults/faults.py                       all faults: a table
     python tests/faults/faults.py --only lock ctrl-c    some of them
     python tests/faults/faults.py --random 5            fewer random kills
-    python tests/faults/faults.py --json                as JSON
+    python tests/faults/faults.py --json > FILE         as JSON, a line for each fault as soon as it is over
+    python tests/faults/faults.py --readme FILE ...     nothing is run: the table of README.md from such files
 
 One trial at a time, a sweep must end as one that nobody disturbed: every trial and finalist, each result to the last
 digit, the winner's weights to the last byte. Where that cannot be (two at once, a trial that fails), it must be
@@ -20,7 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def _outage(back: str) -> Callable[[Ground, str], Story]:
 
 FAULTS: dict[str, Fault] = {
     **{name: Fault(moment.told, _moment(moment)) for name, moment in MOMENTS.items()},
-    "two-at-once": Fault("the same, two trials at once", _moment(MOMENTS["report"], 2), "consistent"),
+    "two-at-once": Fault("driver, before a report, 2 trials at a time", _moment(MOMENTS["report"], 2), "consistent"),
     "thrice": Fault(THRICE.told, _moment(THRICE), "consistent", 1),
     "lost-repeat": Fault("worker of a finalist's repeat, thrice", _simple(drivers.a_lost_repeat), "identical", 1),
     "extending": Fault(EXTENDING.told, _extension(EXTENDING), extended=True),
@@ -182,6 +183,20 @@ def row(done: Outcome) -> str:
     return line if done.survived else f"{line}\n  NOT AS PROMISED: {done.broken}"
 
 
+README_HEAD = "| fault | kills | what happened | left behind | complete/pruned/failed/running | in the end |"
+
+
+def readme(lines: Iterable[str]) -> str:
+    """The table of README.md, in the order of `FAULTS`, from lines of `--json`; of several of one fault the last."""
+    outcomes = {done.name: done for done in (Outcome(**json.loads(line)) for line in lines)}
+    rows = (
+        f"| {done.told} | {done.kills} | {done.happened} | {done.left} "
+        f"| {done.complete}/{done.pruned}/{done.failed}/{done.running} | {done.verdict} |"
+        for done in (outcomes[name] for name in FAULTS if name in outcomes)
+    )
+    return "\n".join([README_HEAD, "|---" * 6 + "|", *rows])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit 1 when a fault was not survived as promised."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,18 +204,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--random", type=int, default=20, help="random kills, of each kind")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--keep", type=Path, help="a folder for the sweeps, which stay there; else they are removed")
+    parser.add_argument("--readme", nargs="+", type=Path, metavar="FILE", help="what --json printed, as a table")
     options = parser.parse_args(arguments)
+    if options.readme:
+        print(readme(line for file in options.readme for line in file.read_text().splitlines()))
+        return 0
+    if not options.json:
+        print(HEAD)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         ground = Ground((options.keep or Path(folder)).resolve(), options.random)
-        if not options.json:
-            print(HEAD)
         outcomes = []
         for name in options.only:
-            outcomes.append(endure(name, ground))
-            if not options.json:
-                print(row(outcomes[-1]), flush=True)
-    if options.json:
-        print(json.dumps([asdict(done) for done in outcomes], indent=2))
+            outcomes.append(done := endure(name, ground))
+            print(json.dumps(asdict(done)) if options.json else row(done), flush=True)
     return 0 if all(done.survived for done in outcomes) else 1
 
 

@@ -31,7 +31,7 @@ _LOSS_OF_TRIAL_1 = ("chronotune.finetune", "FineTuner._loss", 14)
 _DIGEST = ("chronotune.checkpoint", "sha256", 1)
 
 MOMENTS = {
-    "drawing": Moment("driver, while a trial's parameters are drawn", "chronotune.search", "_suggest", 11),
+    "drawing": Moment("driver, while a trial's parameters are drawn", "chronotune.sampler", "_suggest", 11),
     "report": Moment("driver, between checkpoint and report", "chronotune.tuner", "_Recorder.on_trial_result", 3),
     "tell": Moment("driver, between report and tell", "chronotune.study", "Study.finish", 2),
     "lock": Moment(
@@ -57,4 +57,4 @@ NAN = Moment("the loss turns NaN", *_LOSS_OF_TRIAL_1, "nan")
 LOST = Moment("worker of a finalist's repeat, thrice", *_DIGEST, "self", 3, "finalists/0000/.48.partial/state")
 THRICE = Moment("worker, thrice in one trial", *_DIGEST, "self", 3, "0001/.16.partial/state")
 EXTENDING = Moment("driver, before an extension is noted", "chronotune.study", "Study.note", 3)
-EXTENDED = Moment("driver, just after an extension began", "chronotune.search", "_suggest", 3)
+EXTENDED = Moment("driver, just after an extension began", "chronotune.sampler", "_suggest", 3)

@@ -19,7 +19,7 @@ from judge import Story
 from place import NotAsPromisedError, Place
 from world import NotPossibleError, free_port
 
-from chronotune.study import JOURNAL, read
+from chronotune.study import JOURNAL, Reading, read
 
 if TYPE_CHECKING:
     from postgres_parts import Server
@@ -80,7 +80,7 @@ def dashboard(place: Place) -> Story:
     if shutil.which("optuna-dashboard") is None:
         raise NotPossibleError("optuna-dashboard is not installed (pip install optuna-dashboard)")
     with place.start() as process:
-        place.until(process, first_result)
+        place.until(process, _begun)  # no later: it takes its time to start
         port = free_port()
         with _serving(["optuna-dashboard", "--port", str(port), str(place.sweep / JOURNAL)]):
             api, seen = f"http://127.0.0.1:{port}/api/studies", set[int]()
@@ -95,6 +95,11 @@ def dashboard(place: Place) -> Story:
     if len({writer.rsplit("-", 1)[0] for writer in writers}) != 1:
         raise NotAsPromisedError(f"only the driver may write the journal, but {writers} did")
     return Story(f"the dashboard saw {max(seen)} trials, and wrote nothing", (place,), kills=0)
+
+
+def _begun(_: Reading) -> bool:
+    """The study can be read."""
+    return True
 
 
 def _in_database(place: Place, server: Server) -> Place:

@@ -153,7 +153,7 @@ def mlflow_outage(place: Place, back: str) -> Story:
     port = free_port()
     settings = [f"tracking.uri=http://127.0.0.1:{port}"]
     if back == "early":
-        settings.append("budget.trials=16")  # a server takes its time to start
+        settings.append("budget.trials=32")  # a server takes its time to start, and the mirror up to 30 s to see it
     served = Place(place.folder, place.concurrent, tuple(settings))
     with mlflow_server(served.folder, port) as server, served.start() as process:
         served.until(process, first_result)

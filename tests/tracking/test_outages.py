@@ -120,6 +120,41 @@ def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path, store: Store) -> 
     assert "longer than 0.5 seconds" in lines[0]
 
 
+class _LastWords:
+    """A mirror's thread that writes so many points in each wait for its end, then ends."""
+
+    def __init__(self, watching: Mirror, points: list[int]) -> None:
+        self._watching, self._points, self.waits = watching, points, list[float]()
+
+    def join(self, timeout: float) -> None:
+        self.waits.append(timeout)
+        self._watching._copier._points += self._points.pop(0)  # type: ignore[union-attr]  # tracking is on
+
+    def is_alive(self) -> bool:
+        return bool(self._points)
+
+
+@pytest.mark.parametrize(
+    ("points", "timeout", "waits", "told"),
+    [
+        ([5, 3, 4], None, 3, "nothing was written yet"),
+        ([5, 0, 4, 1], None, 2, "it took longer than 60 seconds"),
+        ([1] * 50, None, 10, "it took longer than 300 seconds"),
+        ([1] * 50, 30.0, 1, "it took longer than 30 seconds"),
+    ],
+)
+def test_the_end_waits_while_a_slow_server_takes_something(
+    tmp_path: Path, points: list[int], timeout: float | None, waits: int, told: str
+) -> None:
+    """As after an outage that ended a moment ago; one that takes nothing gets half a minute, any other five."""
+    lines: list[str] = []
+    watching = Mirror(tmp_path, Tracking(uri="http://127.0.0.1:1"), say=lines.append)
+    watching._thread = last = _LastWords(watching, points)  # type: ignore[assignment]
+    watching.flush(timeout)
+    assert last.waits == [30.0] * waits
+    assert told in lines[0]
+
+
 def _shape(store: Store) -> dict[str, tuple[object, ...]]:
     runs = store.runs()
     parent = runs["sweep"].info.run_id

@@ -5,6 +5,6 @@ mlflow), `registry` gives it a winner that ships, `mirroring` does so from a bac
 """
 
 from chronotune.tracking.address import resolve_uri
-from chronotune.tracking.mirroring import Mirror, MirrorReport, mirror, mirror_again
+from chronotune.tracking.mirroring import LAST_SECONDS, Mirror, MirrorReport, mirror, mirror_again
 
-__all__ = ["Mirror", "MirrorReport", "mirror", "mirror_again", "resolve_uri"]
+__all__ = ["LAST_SECONDS", "Mirror", "MirrorReport", "mirror", "mirror_again", "resolve_uri"]

@@ -25,8 +25,11 @@ from chronotune.tracking.runs import Runs, prepare_environment, quiet
 
 log = logging.getLogger("chronotune.tracking")
 _RETRY_SECONDS = 1.0
-_LAST_SECONDS, _UPLOAD_SECONDS = 30.0, 900.0
-"""How long the end of a sweep waits for the mirror; the second where weights may have to be uploaded."""
+LAST_SECONDS, _UPLOAD_SECONDS = 30.0, 900.0
+"""How long the end of a sweep waits for a mirror that brings nothing; the second where weights may be uploaded."""
+
+_LONGEST_SECONDS = 300.0
+"""How long it waits for one that brings something again and again: a server may have come back a moment ago."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Mirror:
     ) -> None:
         self._copier = _Copier(directory, tracking) if tracking.enabled else None
         self._say, self._every = say, every
-        self._patience = _UPLOAD_SECONDS if tracking.upload_weights else _LAST_SECONDS
+        self._patience = _UPLOAD_SECONDS if tracking.upload_weights else LAST_SECONDS
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="mlflow-mirror", daemon=True)
 
@@ -134,20 +137,29 @@ class Mirror:
     def flush(self, timeout: float | None = None) -> MirrorReport:
         """End the mirror once no trial runs any more: write the rest, but wait at most `timeout` seconds for it.
 
-        By default that is half a minute, or a quarter of an hour where weights are uploaded to a registry.
-        What still runs in the study counts as killed. Says in one line when MLflow did not take everything. Never
-        raises; a second call does nothing.
+        By default half a minute, or a quarter of an hour where weights are uploaded to a registry, and up to five
+        minutes where in each half something was written. What still runs in the study counts as killed. Says in one
+        line when MLflow did not take everything. Never raises; a second call does nothing.
         """
         if self._copier is None or self._ending.is_set() or not self._thread.is_alive():
             return self.report
         self._ending.set()
-        timeout = self._patience if timeout is None else timeout
-        self._thread.join(timeout)
+        waited = self._wait(timeout)
         if self._thread.is_alive():
-            self._copier.abandon(f"it took longer than {timeout:g} seconds")
+            self._copier.abandon(f"it took longer than {waited:g} seconds")
         if trouble := self.report.trouble:
             self._say(trouble)
         return self.report
+
+    def _wait(self, timeout: float | None) -> float:
+        """Wait for the last words, and again while they bring something; for how many seconds."""
+        patience, waited = self._patience if timeout is None else timeout, 0.0
+        longest = patience if timeout is not None else _LONGEST_SECONDS
+        while True:
+            before, waited = self.report.points, waited + patience
+            self._thread.join(patience)
+            if not self._thread.is_alive() or waited >= longest or self.report.points == before:
+                return waited
 
     def _watch(self) -> None:
         assert self._copier is not None
