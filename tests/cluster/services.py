@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import secrets
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
 from machines import free_ports
 
@@ -34,6 +37,8 @@ class Services:
 
     place: Path
     """Logs, MLflow's database and what it serves."""
+    password: str = field(default_factory=lambda: secrets.token_hex(20))
+    """Of the database."""
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Self:
@@ -42,6 +47,8 @@ class Services:
         if isinstance(database, str):
             raise SystemExit(database)
         try:
+            database.password, self.database = self.password, database.place
+            self._stack.enter_context(patch.dict(os.environ, PGPASSWORD=self.password))
             self.storage = self._stack.enter_context(database).new_database()
             self.objects = self._stack.enter_context(Objects(self.place))
             self._start_mlflow(*free_ports(1))
@@ -67,8 +74,13 @@ class Services:
         self._stack.close()
 
     @property
+    def variables(self) -> dict[str, str]:
+        """Environment of nodes: where the store is, its key, and the database's password, which no recipe holds."""
+        return {**self.objects.variables, "PGPASSWORD": self.password}
+
+    @property
     def settings(self) -> tuple[str, ...]:
-        """Of a recipe that uses all three; the key to the store is in none, but in the environment of the nodes."""
+        """Of a recipe that uses all three."""
         tracking = ("tracking.enabled=true", f"tracking.uri={self.tracking}", f"tracking.experiment={EXPERIMENT}")
         return (f"storage={self.storage}", f"cluster.checkpoints=s3://{BUCKET}", *tracking)
 

@@ -98,6 +98,17 @@ def told(directory: Path, words: str) -> int:
     return sum(log.read_text().count(words) for log in (directory / "logs").rglob("*.log"))
 
 
+def unclaimed(directory: Path) -> list[str]:
+    """Trials that another worker did not take up where one that was told to go had left them."""
+    lost = []
+    for log in sorted((directory / "logs").rglob("*.log")):
+        for part in log.read_text().split("told to go: ")[1:]:
+            kept = int(part.split()[0])
+            if kept and f"goes on from {kept} windows" not in part:
+                lost.append(f"trial {log.stem} did not go on from the {kept} windows that were kept")
+    return lost
+
+
 def pids_of(node: psutil.Popen) -> set[int]:
     """Of all processes of a node."""
     return {process.pid for process in node.children(recursive=True)}
@@ -220,8 +231,8 @@ def outside_verdict(directory: Path, services: Services, wanted: int) -> list[st
 
 def judge(story: Play, wanted: int, services: Services | None) -> list[str]:
     """Say how the sweep has ended; all that was wrong."""
-    unsound = verdict(story.directory, wanted)
-    story.line.say("every trial exactly once, evaluated" if not unsound else "; ".join(unsound))
+    unsound = [*verdict(story.directory, wanted), *unclaimed(story.directory)]
+    story.line.say("every trial exactly once, evaluated; what was kept was taken up" if not unsound else "; ".join(unsound))
     if services and not unsound:
         unsound = outside_verdict(story.directory, services, wanted)
         told = "study in PostgreSQL, {} objects in the bucket, {} runs in MLflow, none running"
@@ -236,7 +247,7 @@ def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool, outsi
     """The whole story; what was wrong at its end."""
     with contextlib.ExitStack() as stack:
         services = stack.enter_context(Services(place)) if outside else None
-        machines = stack.enter_context(Machines(place, services.objects.variables if services else {}))
+        machines = stack.enter_context(Machines(place, services.variables if services else {}))
         story = Play(place, machines)
         if services:
             story.line.say("PostgreSQL, an S3-compatible store and MLflow answer")
