@@ -179,9 +179,7 @@ def attributes_of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def drive(
-    study: Study, assignment: Assignment, mirrored: Callable[[], int | None], trainable: type = Instant
-) -> None:
+def drive(study: Study, assignment: Assignment, mirrored: Callable[[], int | None], trainable: type = Instant) -> None:
     """The search without training, with progress in lines that nobody reads and gauges that nobody fetches."""
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""One real sweep whose checkpoints are on a real S3-compatible server: search, finalists, export, extension, removal."""
+"""One real sweep with its checkpoints on a real S3-compatible server: search, finalists, export, extension, removal."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def objects(place: Path) -> Iterator[Objects]:
 def chronotune(objects: Objects, place: Path, *arguments: str) -> str:
     """A command in an environment that leads to the server; its standard output."""
     command, environment = [sys.executable, "-m", "chronotune", *arguments], {**ENVIRONMENT, **objects.variables}
-    done = subprocess.run(
-        command, cwd=place, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -58,9 +56,7 @@ def _kept(reading: Reading) -> list[str]:
     return [one.best.attributes["checkpoint"] for one in (reading.winner, median) if one and one.best]
 
 
-def test_the_bucket_has_all_that_stays_and_the_folder_nothing(
-    reading: Reading, objects: Objects, place: Path
-) -> None:
+def test_the_bucket_has_all_that_stays_and_the_folder_nothing(reading: Reading, objects: Objects, place: Path) -> None:
     """Whole checkpoints of what may still be exported; no optimizer's state, none of Ray Tune's own files."""
     assert len(reading.finalists) == 3
     assert {trial.state for trial in reading.finalists} == {"complete"}

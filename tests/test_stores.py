@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +28,7 @@ from sweep_parts import POINT, new_study, result, small_recipe
 from test_checkpoint import example
 
 pytest.importorskip("moto", reason="the S3-compatible server of these tests")
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

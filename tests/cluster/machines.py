@@ -30,7 +30,7 @@ STORE = 100_000_000
 _given = set[int]()
 
 _PORTS = range(20_000, 32_000)
-"""Where ports are looked for: above those of Ray's workers, below those that the system gives to whoever asks for any."""
+"""Where ports are looked for: above those of Ray's workers, below those that the system gives to whoever asks."""
 
 
 def free_ports(count: int) -> list[int]:

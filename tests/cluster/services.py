@@ -21,8 +21,8 @@ from unittest.mock import patch
 from machines import free_ports
 
 sys.path.append(str(Path(__file__).parents[1]))  # this is a script's folder: the tests' helpers are above it
-from objects_parts import BUCKET, Objects  # noqa: E402  (found by the line above)
-from postgres_parts import server_or_reason  # noqa: E402
+from objects_parts import BUCKET, Objects
+from postgres_parts import server_or_reason
 
 EXPERIMENT = "chronotune"
 
@@ -127,7 +127,8 @@ def faults_of_runs(runs: list[tuple[str, str]], trials: int) -> list[str]:
     names = Counter(name for name, _ in runs)
     twice = [f"MLflow has {name} {count} times" for name, count in names.items() if count > 1]
     running = [f"MLflow's {name} is {status}" for name, status in runs if status == "RUNNING"]
-    wrong = [] if len(names) == trials + 1 else [f"MLflow has {len(names)} runs, not those of {trials} trials and 1 sweep"]
+    count = f"MLflow has {len(names)} runs, not those of {trials} trials and 1 sweep"
+    wrong = [] if len(names) == trials + 1 else [count]
     return [*wrong, *twice, *running]
 
 

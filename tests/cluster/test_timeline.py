@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-import machines
 import timeline
 from machines import Machines, free_ports
 
@@ -125,7 +124,7 @@ def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         used = taken.getsockname()[1]
         [first] = free_ports(1)
         spare = _unused()
-        monkeypatch.setattr(machines.random, "choice", _in_turn([first, used, spare]))
+        monkeypatch.setattr("random.choice", _in_turn([first, used, spare]))
         assert free_ports(1) == [spare]
     assert first < 32_000
 

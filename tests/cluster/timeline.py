@@ -232,12 +232,12 @@ def outside_verdict(directory: Path, services: Services, wanted: int) -> list[st
 def judge(story: Play, wanted: int, services: Services | None) -> list[str]:
     """Say how the sweep has ended; all that was wrong."""
     unsound = [*verdict(story.directory, wanted), *unclaimed(story.directory)]
-    story.line.say("every trial exactly once, evaluated; what was kept was taken up" if not unsound else "; ".join(unsound))
+    story.line.say("; ".join(unsound) or "every trial exactly once, evaluated; what was kept was taken up")
     if services and not unsound:
         unsound = outside_verdict(story.directory, services, wanted)
         told = "study in PostgreSQL, {} objects in the bucket, {} runs in MLflow, none running"
         sound = told.format(len(services.objects.kept(NAME)), len(services.runs()))
-        story.line.say(sound if not unsound else "; ".join(unsound))
+        story.line.say("; ".join(unsound) or sound)
     wrong = [*story.wrong, *unsound]
     story.line.say("all as it must be" if not wrong else f"wrong: {'; '.join(wrong)}")
     return wrong
