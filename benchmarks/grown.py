@@ -4,8 +4,8 @@
     python benchmarks/grown.py --json                 one JSON object
     python benchmarks/grown.py --sizes 100 --asks 5   fewer: to see that it runs
 
-Searcher, scheduler, recorder and study (in a journal) are those of a sweep, without Ray and without training; the past is
-written at once. What is measured: README.md beside this file.
+Searcher, scheduler, recorder and study (in a journal) are those of a sweep, without Ray and without training; the past
+is written at once. What is measured: README.md beside this file.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ sleeps, so that many slots fit on one machine. What is measured: README.md besid
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -111,10 +112,17 @@ def efficiency(slots: Slots, count: int) -> float:
     return slept(slots) / (count * span(slots))
 
 
-def efficiency_begun(slots: Slots) -> float:
-    """The same, but each worker's time begins with its own first trial: without the start of the others."""
-    end = max(worker[-1].ended for worker in slots)
-    return slept(slots) / sum(end - worker[0].began for worker in slots)
+def efficiency_full(slots: Slots) -> float:
+    """The same while all workers have work: from the last one's first start to the first one's last end.
+
+    Without the start of workers, and without the end of a search, when slots are left with nothing to do; nan where
+    workers began so late that there is no such time.
+    """
+    begin, end = max(worker[0].began for worker in slots), min(worker[-1].ended for worker in slots)
+    if end <= begin:
+        return math.nan
+    inside = (min(sleep.ended, end) - max(sleep.began, begin) for worker in slots for sleep in worker)
+    return sum(seconds for seconds in inside if seconds > 0) / (len(slots) * (end - begin))
 
 
 def slept(slots: Slots) -> float:
@@ -157,8 +165,9 @@ def measure(count: int, each: int) -> dict[str, Any]:
     """One search with `count` slots and `each` trials for every one of them.
 
     Returns:
-        Efficiencies (0 to 1), seconds of the start of the first and the last worker, milliseconds that a worker waits
-        between two reports, those of the driver's processor and of our code per result, and a worker's memory in MB.
+        Efficiencies (0 to 1, the second while all workers have work), seconds until the start of the first and of the
+        last worker, milliseconds that a worker waits between two reports, those of the driver's processor and of our
+        code per result, and a worker's memory in MB.
 
     Raises:
         ChronotuneError: So many workers do not fit into this machine's free memory.
@@ -180,7 +189,7 @@ def measure(count: int, each: int) -> dict[str, Any]:
         "results": times.recorded,
         "workers": len(slots),
         "efficiency": efficiency(slots, count),
-        "efficiency_begun": efficiency_begun(slots),
+        "efficiency_full": efficiency_full(slots),
         "first_worker_s": begun[0],
         "last_worker_s": begun[-1],
         "seconds": span(slots),
@@ -221,10 +230,10 @@ def print_table(results: dict[str, Any]) -> None:
     """A line for each number of slots."""
     print(f"{results['trials_each']} trials a slot, {results['reports_each']} reports a trial, one a second")
     print("              share of slots' time    first   last worker   wait ms       driver ms a result   ask  worker")
-    print("slots trials     all   once begun     starts after s     median    95%      ours    processor    ms      MB")
+    print("slots trials     all   all at work    starts after s     median    95%      ours    processor    ms      MB")
     for row in results["slots"]:
         print(
-            f"{row['slots']:>5} {row['trials']:>6} {row['efficiency']:>7.1%} {row['efficiency_begun']:>12.1%}"
+            f"{row['slots']:>5} {row['trials']:>6} {row['efficiency']:>7.1%} {row['efficiency_full']:>12.1%}"
             f" {row['first_worker_s']:>9.1f} {row['last_worker_s']:>8.1f} {row['wait_ms']:>10.0f}"
             f" {row['wait_95_ms']:>6.0f} {row['driver_ms_per_result']:>9.1f} {row['driver_cpu_ms_per_result']:>12.1f}"
             f" {row['ask_ms']:>5.0f} {row['worker_mb']:>7.0f}"

@@ -98,7 +98,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
 
 
 def test_a_sweep_becomes_a_job(server: Server) -> None:
-    """With its files, chronotune itself, its metadata, a gentle end, and the recipe as a node of the cluster runs it."""
+    """With its files, chronotune, its metadata, a gentle end, and the recipe as a node of the cluster runs it."""
     job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
     [asked] = server.submitted
     assert json.loads(asked["metadata"].pop("environment"))["wheel"] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -71,13 +72,14 @@ def test_no_trial_is_stopped_early(slots: ModuleType, slept: list[float], tmp_pa
 
 
 def test_efficiency_is_the_share_of_time_that_was_slept(slots: ModuleType) -> None:
-    """Of all slots from the first start on, or of each from its own; with what workers waited in between."""
+    """Of all slots over the whole search, or while all have work; with what workers waited in between."""
     early, late = [slots.Sleep(0, 1), slots.Sleep(1.5, 2.5), slots.Sleep(3, 4)], [slots.Sleep(2, 3), slots.Sleep(3, 4)]
     both = [early, late]
     assert (slots.slept(both), slots.span(both)) == (5, 4)
     assert slots.efficiency(both, 2) == pytest.approx(5 / 8)
     assert slots.efficiency(both, 4) == pytest.approx(5 / 16)  # two never began
-    assert slots.efficiency_begun(both) == pytest.approx(5 / 6)
+    assert slots.efficiency_full(both) == pytest.approx((0.5 + 1 + 2) / (2 * 2))
+    assert math.isnan(slots.efficiency_full([early[:1], late]))  # the first had ended when the second began
     assert slots.gaps(both) == pytest.approx([0.5, 0.5, 0])
 
 

@@ -253,6 +253,17 @@ class TestFineTuneTrial:
         assert repeated[OBJECTIVE] != searched[OBJECTIVE]
         assert "3 windows, sql" in (tmp_path / "logs/finalists/0.log").read_text()
 
+    def test_says_what_it_runs(
+        self, trainable: FineTuneTrial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Once a trial, into the actor's own log: its name on the dashboard stays the sweep's."""
+        trainable.step()
+        trainable.step()
+        trainable.reset_config({"number": 4, "hyperparameters": POINT.model_dump(), "seed": 9})
+        trainable.step()
+        name = tmp_path.name
+        assert capsys.readouterr().out.splitlines() == [f"{name}: trial 0 begins", f"{name}: finalist 4, seed 9 begins"]
+
     def test_logs_its_progress(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
         """`chronotune logs` reads it."""
         trainable.step()
