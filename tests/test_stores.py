@@ -112,6 +112,22 @@ def test_what_is_gone_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(looks) <= 2
 
 
+def test_a_state_is_dropped_once(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each end of a trial asks for all before it, and each look costs a request; what is saved again has one again."""
+    bucket, looks = Bucket(_place(server, "once")), list[str]()
+    _save(bucket, "0001/8")
+    look = bucket._only_meta
+    monkeypatch.setattr(bucket, "_only_meta", lambda key: (looks.append(key), look(key))[1])
+    for _ in range(3):
+        bucket.drop_state("0001/8")
+    assert looks == ["0001/8"]
+    _save(bucket, "0001/8")
+    bucket.drop_state("0001/8")
+    with bucket.local("0001/8") as folder:
+        assert not (folder / STATE).exists()
+        assert (folder / WEIGHTS).exists()
+
+
 def test_prune_keeps_the_best_in_both(store: Store, tmp_path: Path) -> None:
     """Of a complete trial the weights of its best checkpoint, of a running one everything."""
     study = new_study(tmp_path)
