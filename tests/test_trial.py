@@ -257,12 +257,11 @@ class TestFineTuneTrial:
         self, trainable: FineTuneTrial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Once a trial, into the actor's own log: its name on the dashboard stays the sweep's."""
-        trainable.step()
-        trainable.step()
-        trainable.reset_config({"number": 4, "hyperparameters": POINT.model_dump(), "seed": 9})
-        trainable.step()
-        name = tmp_path.name
-        assert capsys.readouterr().out.splitlines() == [f"{name}: trial 0 begins", f"{name}: finalist 4, seed 9 begins"]
+        for config in (None, None, {"number": 4, "hyperparameters": POINT.model_dump(), "seed": 9}):
+            assert config is None or trainable.reset_config(config)
+            trainable.step()
+        said = [line.removeprefix(f"{tmp_path.name}: ") for line in capsys.readouterr().err.splitlines()]
+        assert said == ["trial 0 begins", "finalist 4, seed 9 begins"]
 
     def test_logs_its_progress(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
         """`chronotune logs` reads it."""

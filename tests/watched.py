@@ -1,8 +1,8 @@
 """A sweep on a cluster with a token, watched: `python tests/watched.py --screenshots FOLDER`, by hand, some minutes.
 
 A Ray head of its own (dashboard on 127.0.0.1, token on), an S3-compatible server, MLflow, PostgreSQL with a password.
-A job submitted from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (needs
-`playwright`, and a Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written
+A job submitted from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (a
+Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written
 (study, logs, report, MLflow, Ray's own session logs, a wheel) is searched for secrets, and once more with one planted.
 Exits with 1 when a line says FAILED.
 """
@@ -23,13 +23,14 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "cluster")]
 
 from find_secrets import find, in_processes, secrets_of  # noqa: E402  (found by the line above)
+from look import browser  # noqa: E402
 from machines import free_ports  # noqa: E402
 from services import Services  # noqa: E402
 
@@ -89,22 +90,39 @@ def wait_for(address: str, token: str | None = None, seconds: float = 180) -> No
 
 
 def look(address: str, token: str, to: Path) -> None:
-    """Screenshots of the pages that people watch; a page that shows no word of ours fails."""
-    from playwright.sync_api import sync_playwright
+    """Screenshots of the pages that people watch; a page that does not show the word that it must fails."""
+    with browser() as opened:
+        target = opened.call("Target.createTarget", url="about:blank")["targetId"]
+        session = opened.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        opened.call("Network.enable", session)
+        opened.call("Network.setCookie", session, name="ray-authentication-token", value=token, url=address)
+        size = {"width": 1400, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        opened.call("Emulation.setDeviceMetricsOverride", session, **size)
 
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    pages = {"jobs": ("#/jobs", JOB), "job": (f"#/jobs/{JOB}", JOB), "actors": ("#/actors", "worker")}
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1400, "height": 1000})
-        context.add_cookies([{"name": "ray-authentication-token", "value": token, "url": address}])
-        page = context.new_page()
-        for name, (path, word) in pages.items():
-            page.goto(f"{address}/{path}")
-            page.wait_for_timeout(6000)
-            page.screenshot(path=str(to / f"{name}.png"))
-            say(f"browser: {name} shows {word!r}", word in page.inner_text("body"))
-        browser.close()
+        def ask(expression: str) -> str:
+            answer = opened.call("Runtime.evaluate", session, expression=expression, returnByValue=True)
+            return str(answer["result"].get("value") or "")
+
+        def show(name: str, path: str, word: str) -> None:
+            opened.call("Page.navigate", session, url=f"{address}/{path}")
+            shown = _within(30, lambda: word in ask("document.body.innerText"))
+            picture = opened.call("Page.captureScreenshot", session)["data"]
+            (to / f"{name}.png").write_bytes(base64.b64decode(picture))
+            say(f"browser: {name} shows {word!r}", shown)
+
+        show("jobs", "#/jobs", JOB)
+        show("job", f"#/jobs/{JOB}", JOB)
+        show("actors", "#/actors", f"{JOB} worker")
+        actor = ask("document.querySelector('a[href*=\"#/actors/\"]')?.getAttribute('href')")
+        show("actor", actor.lstrip("/"), "begins")
+
+
+def _within(seconds: float, happens: Callable[[], bool]) -> bool:
+    """Whether something comes true in time."""
+    end = time.monotonic() + seconds
+    while not (happened := happens()) and time.monotonic() < end:
+        time.sleep(0.5)
+    return happened
 
 
 def metrics_of(port: int) -> set[str]:
@@ -118,7 +136,7 @@ def watched(folder: Path, screenshots: Path) -> None:
     token = secrets.token_hex(32)
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token)
-    ports = dict(zip(("gcs", "dashboard", "metrics"), free_ports(3), strict=True))
+    ports = dict(zip(("gcs", "dashboard", "metrics", "agent", "environment"), free_ports(5), strict=True))
     with Services(folder) as services:
         say("object store, MLflow and PostgreSQL are up")
         nodes = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), **services.variables}
@@ -136,7 +154,8 @@ def head(folder: Path, ports: dict[str, int]) -> list[str]:
     ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
     seen = ["--dashboard-host=127.0.0.1", f"--dashboard-port={ports['dashboard']}"]
     own = [f"--port={ports['gcs']}", f"--metrics-export-port={ports['metrics']}", f"--temp-dir={folder}/ray"]
-    return [ray, "start", "--head", "--block", "--num-cpus=2", *seen, *own]
+    agents = [f"--dashboard-agent-listen-port={ports['agent']}", f"--runtime-env-agent-port={ports['environment']}"]
+    return [ray, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", *seen, *own, *agents]
 
 
 def play(folder: Path, ports: dict[str, int], token: str, services: Services, screenshots: Path) -> None:
@@ -166,11 +185,15 @@ def submit_and_watch(
 
     client = JobSubmissionClient(address)
     options = " ".join(f"--set {each}" for each in ("cluster.kind=here", "budget.trials=8", *settings))
-    client.submit_job(
-        entrypoint=f"{sys.executable} -m chronotune run smoke {options} --dir {sweep}",
-        submission_id=JOB,
-        metadata={"recipe": "smoke", "sweep": JOB},
-    )
+    command = f"{sys.executable} -m chronotune run smoke {options} --dir {sweep}"
+
+    def submitted() -> bool:
+        with contextlib.suppress(RuntimeError):  # the agent that starts jobs comes up after the dashboard
+            client.submit_job(entrypoint=command, submission_id=JOB, metadata={"recipe": "smoke", "sweep": JOB})
+            return True
+        return False
+
+    say("submitted", _within(120, submitted))
     names, looked = set[str](), False
     while str(client.get_job_status(JOB)) in ("PENDING", "RUNNING"):
         time.sleep(2)

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -319,7 +320,7 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         if self._results is None:
             log.info("runs in process %d on %s", os.getpid(), socket.gethostname())
             name = self._worker.assignment.directory.name
-            print(f"{name}: {self._title()} begins", flush=True)  # noqa: T201  (the dashboard shows it as the actor's log)
+            print(f"{name}: {self._title()} begins", file=sys.stderr, flush=True)  # noqa: T201  (the dashboard's page of it)
             point = Hyperparameters(**self._config["hyperparameters"])
             run = TrialRun(self._worker, self._config["number"], point, self._config.get("seed"))
             self._results = run.results()
