@@ -156,15 +156,15 @@ def recipe_of(directory: Path, trials: int) -> Recipe:
     return load_recipe(str(RECIPE), changes)
 
 
-def sweep(directory: Path, recipe: Recipe, times: Times) -> None:
-    """What `chronotune run` does up to the end of the search, without the training."""
+def sweep(directory: Path, recipe: Recipe, times: Times, trainable: type = Instant) -> None:
+    """What `chronotune run` does up to the end of the search, with `trainable` in place of the training."""
     data = trial_data(load(recipe), recipe)
     directory.mkdir(parents=True)
     with Lease(directory):
         (directory / "recipe.yaml").write_text(dump_recipe(recipe))
         study = Study.create(directory, directory.name, attributes_of(recipe))
         with Mirror(directory, recipe.tracking) as mirror, timed(times):
-            drive(study, Assignment(recipe, data, directory), lambda: mirror.report.results)
+            drive(study, Assignment(recipe, data, directory), lambda: mirror.report.results, trainable)
             mirror.flush(timeout=600)
         study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -179,11 +179,11 @@ def attributes_of(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def drive(study: Study, assignment: Assignment, mirrored: Callable[[], int | None]) -> None:
-    """The search with instant trials, with progress in lines that nobody reads and gauges that nobody fetches."""
+def drive(study: Study, assignment: Assignment, mirrored: Callable[[], int | None], trainable: type = Instant) -> None:
+    """The search without training, with progress in lines that nobody reads and gauges that nobody fetches."""
     from rich.console import Console
 
-    with Path(os.devnull).open("w") as nowhere, patch.object(tuner, "FineTuneTrial", Instant):
+    with Path(os.devnull).open("w") as nowhere, patch.object(tuner, "FineTuneTrial", trainable):
         lines, fit = watcher(Console(file=nowhere)), partial(slots, assignment.recipe.cluster)
         gauges = Gauges(assignment.directory.name, study.read(), fit, mirrored)
 

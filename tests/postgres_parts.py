@@ -37,39 +37,52 @@ def _other_user() -> pwd.struct_passwd | None:
 
 
 class Server:
-    """A server on a port of its own; a context manager from its start to its end."""
+    """A server on a port of its own; a context manager from its start to its end.
+
+    With a `password`, set before it begins, it asks for that one, as clients find it in PGPASSWORD.
+    """
 
     def __init__(self, programs: Path) -> None:
+        self.password: str | None = None
         self._programs, self._port = programs, _free_port()
         # not in pytest's folder, which nobody else may enter
-        self._place = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self._log = self._place / "log"
+        self.place = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self._log = self.place / "log"
         self._process: subprocess.Popen[Any] | None = None
         self._user = _other_user() if os.geteuid() == 0 else None  # it refuses to run as root
         if self._user:
-            os.chown(self._place, self._user.pw_uid, self._user.pw_gid)
+            os.chown(self.place, self._user.pw_uid, self._user.pw_gid)
 
     def __enter__(self) -> Self:
         """Make the cluster, without waiting for the disk, and start."""
-        options = ["--auth=trust", "--username=tester", "--no-sync", "--no-instructions"]
+        options = ["--username=tester", "--no-sync", "--no-instructions", *self._authentication()]
         subprocess.run(
-            [self._programs / "initdb", "-D", self._place / "data", *options],
+            [self._programs / "initdb", "-D", self.place / "data", *options],
             check=True,
             capture_output=True,
             **self._as_user(),
         )
+        (self.place / "password").unlink(missing_ok=True)
         self.start()
         return self
+
+    def _authentication(self) -> list[str]:
+        if self.password is None:
+            return ["--auth=trust"]
+        (file := self.place / "password").write_text(self.password)
+        if self._user:
+            os.chown(file, self._user.pw_uid, self._user.pw_gid)
+        return ["--auth=scram-sha-256", f"--pwfile={file}"]
 
     def __exit__(self, *_: object) -> None:
         """End at once, and leave nothing."""
         self.kill()
-        shutil.rmtree(self._place, ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        settings = [f"port={self._port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self._place}"]
-        command = [str(self._programs / "postgres"), "-D", str(self._place / "data")]
+        settings = [f"port={self._port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.place}"]
+        command = [str(self._programs / "postgres"), "-D", str(self.place / "data")]
         command += [part for setting in [*settings, "fsync=off"] for part in ("-c", setting)]
         with self._log.open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user())
@@ -117,7 +130,7 @@ class Server:
 
     def _as_user(self) -> dict[str, Any]:
         if self._user is None:
-            return {"cwd": self._place}
+            return {"cwd": self.place}
         return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": [], "cwd": "/"}
 
 

@@ -27,7 +27,8 @@ from chronotune.cluster import (
 from chronotune.config.cluster import ClusterProfile
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import identity
-from sweep_parts import small_recipe
+from chronotune.search import StudySearcher, scheduler
+from sweep_parts import new_study, small_recipe
 
 Nodes = Callable[..., None]
 
@@ -167,6 +168,20 @@ def test_an_error_of_the_system_becomes_a_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(ray, "init", fails)
     with pytest.raises(ChronotuneError, match=r"must start on this machine, but it does not: AF_UNIX .* TMPDIR"):
         session._connect(_profile(), tmp_path)
+
+
+def test_workers_start_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default Ray Tune starts one after the other for a searcher that is not its own: an hour for 800 GPUs."""
+    from ray.tune.execution.tune_controller import _get_max_pending_trials
+    from ray.tune.search import SearchGenerator
+
+    recipe = small_recipe()
+    searcher = StudySearcher(new_study(tmp_path), recipe, scheduler(recipe), wanted=4, slots=lambda: 4)
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    assert _get_max_pending_trials(SearchGenerator(searcher)) == 1
+    with session.connected(recipe.cluster):
+        assert _get_max_pending_trials(SearchGenerator(searcher)) == 200
 
 
 def test_ray_is_told_what_the_profile_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from typer.testing import CliRunner
 
+import chronotune
 from chronotune import cli, driver
 from chronotune.cluster import jobs, parcel, wheel
 from chronotune.cluster.parcel import Order, pack, unpack
@@ -41,7 +45,7 @@ class Server:  # its methods are those of Ray's client
 
     def __init__(self) -> None:
         self.submitted: list[dict[str, Any]] = []
-        self.wheels: list[str] = []
+        self.modules: list[str] = []
         self.statuses = ["RUNNING"]
         self.log = ["one\n", "two\n"]
         self.breaks = 0
@@ -51,7 +55,8 @@ class Server:  # its methods are those of Ray's client
         """Remember."""
         self.submitted.append(what)
         for module in what["runtime_env"].get("py_modules", ()):
-            self.wheels += zipfile.ZipFile(module).namelist()
+            folder = Path(module)
+            self.modules += [path.relative_to(folder.parent).as_posix() for path in folder.rglob("*")]
 
     def get_job_info(self, job_id: str) -> Any:
         """The next status."""
@@ -95,7 +100,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
 
 
 def test_a_sweep_becomes_a_job(server: Server) -> None:
-    """With its files, its wheel, its metadata, a gentle end, and the recipe as a node of the cluster runs it."""
+    """With its files, chronotune, its metadata, a gentle end, and the recipe as a node of the cluster runs it."""
     job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
     [asked] = server.submitted
     assert json.loads(asked["metadata"].pop("environment"))["wheel"] is True
@@ -111,7 +116,7 @@ def test_a_sweep_becomes_a_job(server: Server) -> None:
     assert order.sent == {"model": "model"}
     assert order.recipe is not None
     assert order.recipe["cluster"]["kind"] == "here"
-    assert {"chronotune/driver.py", "chronotune/_shipped/tuning/smoke.yaml"} <= set(server.wheels)
+    assert {"chronotune/driver.py", "chronotune/_shipped/tuning/smoke.yaml"} <= set(server.modules)
     assert jobs.find("mine") == jobs.find("sweeps/mine") == job
     assert job.id.startswith("mine-")
 
@@ -207,7 +212,7 @@ def test_an_image_brings_all_and_pip_is_handed_on(tmp_path: Path) -> None:
 
 
 def test_the_wheel_is_named_by_its_contents_and_asks_for_nothing(tmp_path: Path) -> None:
-    """Ray keeps wheels by name and lets pip install them: the same bytes, the same name, no dependencies."""
+    """The same bytes, the same name, no dependencies."""
     first = wheel.build(tmp_path)
     assert wheel.build(tmp_path) == first
     with zipfile.ZipFile(first) as opened:
@@ -216,6 +221,22 @@ def test_the_wheel_is_named_by_its_contents_and_asks_for_nothing(tmp_path: Path)
     assert "Requires-Dist" not in about
     assert "Name: chronotune" in about
     assert not [name for name in names if "__pycache__" in name or name.startswith("chronotune/_shipped/models/.")]
+
+
+def test_what_is_sent_needs_no_installation(tmp_path: Path) -> None:
+    """Folders that only have to be on the path of a process, which then knows its version; Ray installs no wheel."""
+    modules = jobs.environment(ClusterProfile(**_profile()), Order("/mnt/sweeps/a", None), None, tmp_path)["py_modules"]
+    assert all(Path(module).is_dir() for module in modules)
+    parts = [tmp_path / f"part-{number}" for number in range(len(modules))]
+    for part, module in zip(parts, modules, strict=True):  # each in a folder of its own, as Ray unpacks them
+        shutil.copytree(module, part / Path(module).name)
+    program = "import chronotune, importlib.metadata as m; print(chronotune.__file__, m.version('chronotune'))"
+    path = os.pathsep.join(map(str, parts))
+    command = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(command, env={"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    file, version = done.stdout.split()
+    assert Path(file).is_relative_to(tmp_path)
+    assert version == chronotune.__version__
 
 
 def test_a_log_is_followed_across_a_broken_connection(server: Server) -> None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,42 +23,21 @@ from chronotune.search import BUDGET
 from chronotune.stores import SCRATCH, Bucket, Folder, Store, below, prune, store_at
 from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
+from objects_parts import Objects
 from sweep_parts import POINT, new_study, result, small_recipe
 from test_checkpoint import example
 
 pytest.importorskip("moto", reason="the S3-compatible server of these tests")
 
-KEYS = {"AWS_ACCESS_KEY_ID": "a-key-for-tests", "AWS_SECRET_ACCESS_KEY": "no-secret", "AWS_REGION": "us-east-1"}
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """HOST:PORT of a server with an empty bucket `sweeps`; the environment holds the keys."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("server") / "log").open("w")
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    running = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    before = {key: os.environ.get(key) for key in KEYS}
-    os.environ.update(KEYS)
-    try:
-        for _ in range(300):
-            time.sleep(0.2)
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
-                break
-            except OSError:
-                assert running.poll() is None, "the server ended"
-        files = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
-        files.create_dir("sweeps")
-        yield f"127.0.0.1:{port}"
-    finally:
-        running.terminate()
-        running.wait(30)
-        log.close()
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
+    """HOST:PORT of a server with an empty bucket `sweeps`; the environment holds the keys, and not the address."""
+    with Objects(tmp_path_factory.mktemp("server")) as objects, pytest.MonkeyPatch.context() as environment:
+        for key, value in objects.variables.items():
+            if key != "AWS_ENDPOINT_URL":
+                environment.setenv(key, value)
+        yield objects.host
 
 
 def _place(server: str, name: str) -> str:
@@ -136,6 +110,22 @@ def test_what_is_gone_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.Monk
     for _ in range(3):
         folder.remove("0001")
     assert len(looks) <= 2
+
+
+def test_a_state_is_dropped_once(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each end of a trial asks for all before it, and each look costs a request; what is saved again has one again."""
+    bucket, looks = Bucket(_place(server, "once")), list[str]()
+    _save(bucket, "0001/8")
+    look = bucket._only_meta
+    monkeypatch.setattr(bucket, "_only_meta", lambda key: (looks.append(key), look(key))[1])
+    for _ in range(3):
+        bucket.drop_state("0001/8")
+    assert looks == ["0001/8"]
+    _save(bucket, "0001/8")
+    bucket.drop_state("0001/8")
+    with bucket.local("0001/8") as folder:
+        assert not (folder / STATE).exists()
+        assert (folder / WEIGHTS).exists()
 
 
 def test_prune_keeps_the_best_in_both(store: Store, tmp_path: Path) -> None:
@@ -270,7 +260,7 @@ def test_a_server_that_refuses_is_named(server: str, monkeypatch: pytest.MonkeyP
     bucket = Bucket(f"s3://nobody-s-bucket/x?endpoint_override={server}&scheme=http")
     with pytest.raises(ChronotuneError, match=r"must be written, but: .*Check address, rights") as caught:
         _save(bucket, "0001/8")
-    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
 
 def test_preflight_writes_and_reads_a_bucket(server: str) -> None:

@@ -253,6 +253,16 @@ class TestFineTuneTrial:
         assert repeated[OBJECTIVE] != searched[OBJECTIVE]
         assert "3 windows, sql" in (tmp_path / "logs/finalists/0.log").read_text()
 
+    def test_says_what_it_runs(
+        self, trainable: FineTuneTrial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Once a trial, into the actor's own log: its name on the dashboard stays the sweep's."""
+        for config in (None, None, {"number": 4, "hyperparameters": POINT.model_dump(), "seed": 9}):
+            assert config is None or trainable.reset_config(config)
+            trainable.step()
+        said = [line.removeprefix(f"{tmp_path.name}: ") for line in capsys.readouterr().err.splitlines()]
+        assert said == ["trial 0 begins", "finalist 4, seed 9 begins"]
+
     def test_logs_its_progress(self, trainable: FineTuneTrial, tmp_path: Path) -> None:
         """`chronotune logs` reads it."""
         trainable.step()

@@ -16,8 +16,28 @@ from chronotune.finalists import plan
 from chronotune.repeats import FinalistSearcher
 from chronotune.search import LAST, StudySearcher, scheduler, was_stopped
 from chronotune.trial import Assignment
-from chronotune.tuner import SPENT, RemoteWorker, _Recorder, halting_when_unwritable
+from chronotune.tuner import SPENT, RemoteWorker, _Recorder, halting_when_unwritable, keep_keys_off_the_wire
 from sweep_parts import ask, new_study, result, small_recipe
+
+
+def test_no_key_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Tune would copy the driver's into what Ray logs and shows; what else it copies stays."""
+    from ray.tune.execution import class_cache
+
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", class_cache.RAY_CHDIR_TO_TRIAL_DIR):
+        monkeypatch.setenv(name, "sesame")
+    copied = {*class_cache.ENV_VARS_TO_PROPAGATE, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", copied)
+
+    def variables(trainable: type) -> dict[str, str]:
+        options = class_cache._ActorClassCache().get(trainable)._default_options
+        return dict(options["runtime_env"]["env_vars"])
+
+    assert variables(type("Before", (), {}))["AWS_SECRET_ACCESS_KEY"] == "sesame"
+    keep_keys_off_the_wire()
+    after = variables(type("After", (), {}))
+    assert not [name for name in after if name.startswith("AWS_")]
+    assert after[class_cache.RAY_CHDIR_TO_TRIAL_DIR] == "sesame"
 
 
 @pytest.mark.parametrize(("minutes", "wants_more"), [(1.0, False), (3.0, True), (None, True)])

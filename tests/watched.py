@@ -1,34 +1,40 @@
 """A sweep on a cluster with a token, watched: `python tests/watched.py --screenshots FOLDER`, by hand, some minutes.
 
-A Ray head of its own (dashboard on 127.0.0.1, token on), an S3-compatible server, MLflow's database. A job submitted
-from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (needs `playwright`,
-and a Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written, Ray's own
-session logs included, is searched for secrets, and once more with one planted. Exits with 1 when a line says FAILED.
+A Ray head of its own (dashboard on 127.0.0.1, token on), an S3-compatible server, MLflow, PostgreSQL with a password.
+A job submitted from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (a
+Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written
+(study, logs, report, MLflow, Ray's own session logs, a wheel) is searched for secrets, and once more with one planted.
+Exits with 1 when a line says FAILED.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "cluster")]
 
 from find_secrets import find, in_processes, secrets_of  # noqa: E402  (found by the line above)
+from look import browser  # noqa: E402
+from machines import free_ports  # noqa: E402
+from services import Services  # noqa: E402
 
+from chronotune.cluster import wheel  # noqa: E402
 from chronotune.gauges import GAUGES, WINDOWS  # noqa: E402
 from chronotune.study import read  # noqa: E402
 
@@ -42,13 +48,6 @@ def say(text: str, ok: bool = True) -> None:
     print(f"{time.monotonic() - _began:7.1f} s  {'' if ok else 'FAILED: '}{text}", flush=True)
     if not ok:
         _failed.append(text)
-
-
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -91,22 +90,39 @@ def wait_for(address: str, token: str | None = None, seconds: float = 180) -> No
 
 
 def look(address: str, token: str, to: Path) -> None:
-    """Screenshots of the pages that people watch; a page that shows no word of ours fails."""
-    from playwright.sync_api import sync_playwright
+    """Screenshots of the pages that people watch; a page that does not show the word that it must fails."""
+    with browser() as opened:
+        target = opened.call("Target.createTarget", url="about:blank")["targetId"]
+        session = opened.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        opened.call("Network.enable", session)
+        opened.call("Network.setCookie", session, name="ray-authentication-token", value=token, url=address)
+        size = {"width": 1400, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        opened.call("Emulation.setDeviceMetricsOverride", session, **size)
 
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    pages = {"jobs": ("#/jobs", JOB), "job": (f"#/jobs/{JOB}", JOB), "actors": ("#/actors", "worker")}
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1400, "height": 1000})
-        context.add_cookies([{"name": "ray-authentication-token", "value": token, "url": address}])
-        page = context.new_page()
-        for name, (path, word) in pages.items():
-            page.goto(f"{address}/{path}")
-            page.wait_for_timeout(6000)
-            page.screenshot(path=str(to / f"{name}.png"))
-            say(f"browser: {name} shows {word!r}", word in page.inner_text("body"))
-        browser.close()
+        def ask(expression: str) -> str:
+            answer = opened.call("Runtime.evaluate", session, expression=expression, returnByValue=True)
+            return str(answer["result"].get("value") or "")
+
+        def show(name: str, path: str, word: str) -> None:
+            opened.call("Page.navigate", session, url=f"{address}/{path}")
+            shown = _within(30, lambda: word in ask("document.body.innerText"))
+            picture = opened.call("Page.captureScreenshot", session)["data"]
+            (to / f"{name}.png").write_bytes(base64.b64decode(picture))
+            say(f"browser: {name} shows {word!r}", shown)
+
+        show("jobs", "#/jobs", JOB)
+        show("job", f"#/jobs/{JOB}", JOB)
+        show("actors", "#/actors", f"{JOB} worker")
+        actor = ask("document.querySelector('a[href*=\"#/actors/\"]')?.getAttribute('href')")
+        show("actor", actor.lstrip("/"), "begins")
+
+
+def _within(seconds: float, happens: Callable[[], bool]) -> bool:
+    """Whether something comes true in time."""
+    end = time.monotonic() + seconds
+    while not (happened := happens()) and time.monotonic() < end:
+        time.sleep(0.5)
+    return happened
 
 
 def metrics_of(port: int) -> set[str]:
@@ -117,64 +133,67 @@ def metrics_of(port: int) -> set[str]:
 
 def watched(folder: Path, screenshots: Path) -> None:
     """All of it, in `folder`."""
-    ports = {name: free_port() for name in ("gcs", "dashboard", "metrics", "objects")}
-    token, key = secrets.token_hex(32), secrets.token_hex(20)
+    token = secrets.token_hex(32)
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token)
-    knows = {"RAY_AUTH_TOKEN_PATH": str(folder / "token"), "AWS_SECRET_ACCESS_KEY": key}
-    nodes = {"RAY_AUTH_MODE": "token", "AWS_ACCESS_KEY_ID": "tester", "AWS_REGION": "us-east-1", **knows}
-    nodes["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{ports['objects']}"
-    os.environ.update(nodes)
-    ray, dashboard = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray", ports["dashboard"]
-    address, sweep = f"http://127.0.0.1:{dashboard}", folder / "sweeps" / JOB
-    head = f"{ray} start --head --block --num-cpus=2 --port={ports['gcs']} --dashboard-host=127.0.0.1"
-    head += f" --dashboard-port={dashboard} --metrics-export-port={ports['metrics']} --temp-dir={folder}/ray"
-    objects = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["objects"])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    with (
-        running(objects, environment, folder / "objects.log"),
-        running(head.split(), environment, folder / "head.log"),
-    ):
-        wait_for(f"{nodes['AWS_ENDPOINT_URL']}/moto-api/")
-        make_bucket(ports["objects"])
-        wait_for(f"{address}/api/version", token)
-        say("head and object store are up")
-        for given, wanted in ((None, 401), ("0" * 64, 403), (token, 200)):
-            got = status(f"{address}/api/jobs/", given)
-            whose = {None: "no", token: "the"}.get(given, "a wrong")
-            say(f"jobs with {whose} token: {got}", got == wanted)
-        names = submit_and_watch(address, sweep, token, screenshots, ports["metrics"])
-        wanted_names = {*(f"ray_{name}" for name in GAUGES), f"ray_{WINDOWS}_total"}
-        say(f"metrics port: {len(names)} of {len(wanted_names)} names", names == wanted_names)
-        told = {trial.state for trial in read(sweep).trials}
-        say(f"trials: {len(read(sweep).trials)}, {told}", told <= {"complete", "pruned"})
-        say("no checkpoint lies in the sweep's folder", not (sweep / "checkpoints").exists())
-        say("no secret in the arguments of a process", not list(in_processes(secrets_of(knows))))
-    scan(folder, secrets_of(knows))
+    ports = dict(zip(("gcs", "dashboard", "metrics", "agent", "environment"), free_ports(5), strict=True))
+    with Services(folder) as services:
+        say("object store, MLflow and PostgreSQL are up")
+        nodes = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), **services.variables}
+        os.environ.update(nodes)
+        knows = secrets_of(nodes)
+        with running(head(folder, ports), {**os.environ, "PYTHONPATH": str(ROOT / "src")}, folder / "head.log"):
+            play(folder, ports, token, services, screenshots)
+            say("no secret in the arguments of a process", not list(in_processes(knows)))
+        say(f"wheel: {wheel.build(folder).name}")
+        scan(folder, services.database, knows)
 
 
-def make_bucket(port: int) -> None:
-    """The bucket `sweeps`."""
-    from pyarrow import fs
+def head(folder: Path, ports: dict[str, int]) -> list[str]:
+    """The command of a Ray head whose dashboard is seen from this machine only."""
+    ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
+    seen = ["--dashboard-host=127.0.0.1", f"--dashboard-port={ports['dashboard']}"]
+    own = [f"--port={ports['gcs']}", f"--metrics-export-port={ports['metrics']}", f"--temp-dir={folder}/ray"]
+    agents = [f"--dashboard-agent-listen-port={ports['agent']}", f"--runtime-env-agent-port={ports['environment']}"]
+    return [ray, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", *seen, *own, *agents]
 
-    files = fs.S3FileSystem(endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True)
-    files.create_dir("sweeps")
+
+def play(folder: Path, ports: dict[str, int], token: str, services: Services, screenshots: Path) -> None:
+    """A sweep from its submission to its end, looked at meanwhile."""
+    address, sweep = f"http://127.0.0.1:{ports['dashboard']}", folder / "sweeps" / JOB
+    wait_for(f"{address}/api/version", token)
+    say("head is up")
+    for given, wanted in ((None, 401), ("0" * 64, 403), (token, 200)):
+        got = status(f"{address}/api/jobs/", given)
+        whose = {None: "no", token: "the"}.get(given, "a wrong")
+        say(f"jobs with {whose} token: {got}", got == wanted)
+    names = submit_and_watch(address, sweep, token, services.settings, screenshots, ports["metrics"])
+    wanted_names = {*(f"ray_{name}" for name in GAUGES), f"ray_{WINDOWS}_total"}
+    say(f"metrics port: {len(names)} of {len(wanted_names)} names", names == wanted_names)
+    told = {trial.state for trial in read(sweep).trials}
+    say(f"trials: {len(read(sweep).trials)}, {told}", told <= {"complete", "pruned"})
+    say(f"study in PostgreSQL: {services.studies()}", services.studies() == [JOB])
+    say(f"runs in MLflow: {len(services.runs())}", len(services.runs()) == len(read(sweep).trials) + 1)
+    say("no checkpoint lies in the sweep's folder", not (sweep / "checkpoints").exists())
 
 
-def submit_and_watch(address: str, sweep: Path, token: str, screenshots: Path, port: int) -> set[str]:
+def submit_and_watch(
+    address: str, sweep: Path, token: str, settings: Sequence[str], screenshots: Path, port: int
+) -> set[str]:
     """Run the sweep as a job; the names on the metrics port shortly before its end."""
     from ray.job_submission import JobSubmissionClient
 
     client = JobSubmissionClient(address)
-    run = "run smoke --set cluster.kind=here --set cluster.checkpoints=s3://sweeps"
-    run += (
-        f" --set budget.trials=8 --set tracking.enabled=true --set tracking.uri=sqlite:///{sweep.parents[1]}/mlflow.db"
-    )
-    client.submit_job(
-        entrypoint=f"{sys.executable} -m chronotune {run} --dir {sweep}",
-        submission_id=JOB,
-        metadata={"recipe": "smoke", "sweep": JOB},
-    )
+    options = " ".join(f"--set {each}" for each in ("cluster.kind=here", "budget.trials=8", *settings))
+    command = f"{sys.executable} -m chronotune run smoke {options} --dir {sweep}"
+
+    def submitted() -> bool:
+        with contextlib.suppress(RuntimeError):  # the agent that starts jobs comes up after the dashboard
+            client.submit_job(entrypoint=command, submission_id=JOB, metadata={"recipe": "smoke", "sweep": JOB})
+            return True
+        return False
+
+    say("submitted", _within(120, submitted))
     names, looked = set[str](), False
     while str(client.get_job_status(JOB)) in ("PENDING", "RUNNING"):
         time.sleep(2)
@@ -191,17 +210,26 @@ def submit_and_watch(address: str, sweep: Path, token: str, screenshots: Path, p
     return names
 
 
-def scan(folder: Path, known: dict[str, str]) -> None:
+def scan(folder: Path, database: Path, known: dict[str, str]) -> None:
     """All that was written but the token's own file; then with a secret planted in a log of Ray's."""
-    places = [path for path in folder.iterdir() if path.name != "token"]
+    places = [database, *(path for path in folder.iterdir() if path.name != "token")]
     files = sum(path.is_file() for place in places for path in place.rglob("*"))
-    found = list(find(places, known))
-    say(f"scan of {files} files (study, logs, MLflow, Ray's session): {len(found)} secrets {found[:3]}", not found)
-    log = next((folder / "ray").rglob("gcs_server*"))
-    with log.open("a") as planted:
-        planted.write(f"\nAuthorization: Bearer {next(iter(known.values()))}\n")
-    again = [Path(finding.place).name for finding in find(places, known)]
-    say(f"scan with one planted: found in {again}", again == [log.name])
+    found, what = list(find(places, known)), "study, logs, report, MLflow, Ray's session, wheel"
+    say(f"scan of {files} files ({what}): {len(found)} secrets {found[:3]}", not found)
+    planted = plant(folder, next(iter(known.values())))
+    again = {Path(finding.place.partition("!")[0]).name for finding in find(places, known)}
+    say(f"scan with one planted in {len(planted)} places: found in {sorted(again)}", again == planted)
+
+
+def plant(folder: Path, secret: str) -> set[str]:
+    """Write a secret into a log of Ray's, the report and the wheel; the names of these files."""
+    log, report = next((folder / "ray").rglob("gcs_server*")), folder / "sweeps" / JOB / "report.html"
+    built = next(folder.glob("*.whl"))
+    with log.open("a") as to_log, report.open("a") as to_report, zipfile.ZipFile(built, "a") as to_wheel:
+        to_log.write(f"\nAuthorization: Bearer {secret}\n")
+        to_report.write(f"<!-- {base64.b64encode(f'key={secret}'.encode()).decode()} -->")
+        to_wheel.writestr("chronotune/left.env", f"KEY={secret}\n", zipfile.ZIP_DEFLATED)
+    return {log.name, report.name, built.name}
 
 
 def main() -> int:

@@ -62,10 +62,12 @@ class Store(Protocol):
 
 
 class _Removed:
-    """Trials whose checkpoints are gone as a whole: a long sweep asks again and again to remove them all."""
+    """What is gone already: a long sweep asks again and again to remove it all, and each look costs a request."""
 
     def __init__(self) -> None:
         self._keys = set[str]()
+        self.stateless = set[str]()
+        """Checkpoints without a training state: none of theirs is to be dropped any more."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._keys
@@ -78,6 +80,7 @@ class _Removed:
     def discard(self, key: str) -> None:
         """Forget what was noted, as a checkpoint of this key is saved."""
         self._keys.discard(key.rpartition("/")[0])
+        self.stateless.discard(key)
 
 
 class Folder:
@@ -178,13 +181,16 @@ class Bucket:
             return checkpoint.read_meta(folder)
 
     def drop_state(self, key: str) -> None:
-        """By `Store`."""
+        """By `Store`: once for what this object has saved and dropped."""
+        if key in self._removed.stateless:
+            return
         with self._only_meta(key) as folder:
             before = (folder / META).read_bytes() if (folder / META).exists() else b""
             checkpoint.drop_state(folder)
             if (folder / META).read_bytes() != before:
                 self._upload(folder / META, f"{key}/{META}")
         self._delete([self._path(key, STATE)])
+        self._removed.stateless.add(key)
 
     def remove(self, key: str) -> None:
         """By `Store`: what this object has removed as a whole is not looked for again."""

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -334,9 +335,16 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 return {"failed": _reason(error), "halts": isinstance(error, StorageError), "done": True}
         return {**result, "number": number, "done": result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]}
 
+    def _title(self) -> str:
+        """What runs now, for the dashboard's pages of this actor."""
+        number, seed = self._config["number"], self._config.get("seed")
+        return f"trial {number}" if seed is None else f"finalist {number}, seed {seed}"
+
     def _run(self) -> Iterator[dict[str, Any]]:
         if self._results is None:
             log.info("runs in process %d on %s", os.getpid(), socket.gethostname())
+            name = self._worker.assignment.directory.name
+            print(f"{name}: {self._title()} begins", file=sys.stderr, flush=True)  # noqa: T201  (the dashboard's page of it)
             point = Hyperparameters(**self._config["hyperparameters"])
             run = TrialRun(self._worker, self._config["number"], point, self._config.get("seed"))
             self._results = run.results()

@@ -98,6 +98,7 @@ def drive(
         ChronotuneError: The zero-shot model could not be scored, so that nothing has a reference.
         KeyboardInterrupt: Ctrl-C was pressed; running trials go on at the next call.
     """
+    keep_keys_off_the_wire()
     recipe = assignment.recipe
     recorder = _Recorder(study, searcher, assignment, on_record, tidy, minutes)
     # Tune insists on a folder that all nodes see; nothing in it is ever read
@@ -138,6 +139,17 @@ def drive(
     if recorder.failure:
         raise recorder.failure
     _raise_if_interrupted(study, searcher)
+
+
+def keep_keys_off_the_wire() -> None:
+    """Let Ray Tune copy no credentials of this process into its workers' runtime environments.
+
+    Ray writes those into its logs and shows them on the dashboard; every node has credentials of its own.
+    """
+    from ray.tune.execution import class_cache
+
+    copied = class_cache.ENV_VARS_TO_PROPAGATE
+    copied -= {name for name in copied if name.startswith("AWS_")}  # in place: it is the module's
 
 
 @contextmanager

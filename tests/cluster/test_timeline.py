@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,13 +39,13 @@ def test_a_sweep_is_sound_when_every_trial_is_there_once(tmp_path: Path) -> None
 
 def test_what_is_found_out_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The dashboard's answers, exit codes, and whether a worker that had to go kept its work."""
-    machines = Machines(tmp_path)
-    story = timeline.Play(tmp_path, machines)
+    nodes = Machines(tmp_path)
+    story = timeline.Play(tmp_path, nodes)
     monkeypatch.setattr(Machines, "head", lambda _: None)
     monkeypatch.setattr(Machines, "add", lambda *_: None)
     monkeypatch.setattr(Machines, "notice", lambda *_: None)
     gone: Any = SimpleNamespace(poll=lambda: 0, children=lambda recursive: [])
-    machines.nodes["c"] = gone
+    nodes.nodes["c"] = gone
     answers, code = iter([401, 403, 200, 200, 403, 200]), [0]
     monkeypatch.setattr(Machines, "answer", lambda *_: next(answers))
     monkeypatch.setattr(timeline, "trains", lambda *_: True)
@@ -70,16 +72,27 @@ def test_who_trains_is_read_from_the_logs(tmp_path: Path) -> None:
     assert not timeline.trains(tmp_path, {22})
 
 
+def test_work_that_was_kept_must_be_taken_up(tmp_path: Path) -> None:
+    """By another worker, later, and at that very place; where nothing was kept, there is nothing to take up."""
+    (tmp_path / "logs").mkdir()
+    first, second = tmp_path / "logs/1.log", tmp_path / "logs/2.log"
+    first.write_text("... goes on from 52 windows\n... told to go: 52 windows are kept\n... goes on from 5 windows\n")
+    second.write_text("... told to go: 0 windows are kept\n")
+    assert timeline.unclaimed(tmp_path) == ["trial 1 did not go on from the 52 windows that were kept"]
+    first.write_text("... told to go: 52 windows are kept\n... goes on from 52 windows\n")
+    assert timeline.unclaimed(tmp_path) == []
+
+
 def test_a_lost_machine_takes_all_its_processes(tmp_path: Path) -> None:
     """Also those that its own processes have started."""
     code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
-    with Machines(tmp_path) as machines:
+    with Machines(tmp_path) as nodes:
         root = psutil.Popen([sys.executable, "-c", code + "time.sleep(60)"])
-        machines.nodes["a"] = root
+        nodes.nodes["a"] = root
         while not root.children():
             pass
         [child] = root.children()
-        machines.kill("a")
+        nodes.kill("a")
         assert not root.is_running()
         _wait_for_the_end(child)
 
@@ -96,14 +109,32 @@ def _wait_for_the_end(process: psutil.Process) -> None:
 def test_the_token_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is on no command line: nodes read the file."""
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
-    with Machines(tmp_path) as machines:
-        assert machines.token_file.stat().st_mode & 0o077 == 0
-        environment = machines.environment
+    with Machines(tmp_path) as nodes:
+        assert nodes.token_file.stat().st_mode & 0o077 == 0
+        environment = nodes.environment
         assert environment["RAY_AUTH_MODE"] == "token"
-        assert machines.token not in environment.values()
+        assert nodes.token not in environment.values()
         assert "RAY_ADDRESS" not in environment
 
 
-def test_ports_are_distinct() -> None:
-    """Nodes on one machine share none."""
-    assert len(set(free_ports(8))) == 8
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that is used, nor one of those that the system gives away: nodes take theirs only seconds later."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        used = taken.getsockname()[1]
+        [first] = free_ports(1)
+        spare = _unused()
+        monkeypatch.setattr("random.choice", _in_turn([first, used, spare]))
+        assert free_ports(1) == [spare]
+    assert first < 32_000
+
+
+def _in_turn(ports: list[int]) -> Callable[[object], int]:
+    left = iter(ports)
+    return lambda _: next(left)
+
+
+def _unused() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

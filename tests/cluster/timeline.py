@@ -1,6 +1,8 @@
 """A sweep on a real cluster whose nodes are lost and added while it runs, submitted from outside; prints its timeline.
 
     python tests/cluster/timeline.py                    head, two nodes, one killed, one added, one told to go
+    python tests/cluster/timeline.py --services         its study in PostgreSQL, checkpoints in an S3-compatible store,
+                                                        MLflow on a server, each started here
     python tests/cluster/timeline.py --lose-head        the same, and the head lost at the end: resume on a new cluster
     python tests/cluster/timeline.py --set KEY=VALUE    any key of the recipe: its study in a database, an MLflow server
 
@@ -10,6 +12,7 @@ Every process is started here, with folders and ports of its own, and ended by i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import psutil
 from machines import Machines
+from services import Services, faults_of_runs, faults_of_store
 
 from chronotune.errors import ChronotuneError
 from chronotune.study import Reading, read
@@ -92,6 +96,17 @@ def verdict(directory: Path, wanted: int) -> list[str]:
 def told(directory: Path, words: str) -> int:
     """How often the trials' logs say so."""
     return sum(log.read_text().count(words) for log in (directory / "logs").rglob("*.log"))
+
+
+def unclaimed(directory: Path) -> list[str]:
+    """Trials that another worker did not take up where one that was told to go had left them."""
+    lost = []
+    for log in sorted((directory / "logs").rglob("*.log")):
+        for part in log.read_text().split("told to go: ")[1:]:
+            kept = int(part.split()[0])
+            if kept and f"goes on from {kept} windows" not in part:
+                lost.append(f"trial {log.stem} did not go on from the {kept} windows that were kept")
+    return lost
 
 
 def pids_of(node: psutil.Popen) -> set[int]:
@@ -204,12 +219,40 @@ class Play:
         return results(self.directory)
 
 
-def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool) -> list[str]:
+def outside_verdict(directory: Path, services: Services, wanted: int) -> list[str]:
+    """What is wrong with what an ended sweep left on its services."""
+    now = read(directory)
+    winner = f"{now.attributes['winner']['number']:04d}/{now.attributes['winner']['windows_seen']}"
+    journal = ["there is a journal"] if (directory / "study.journal").exists() else []
+    studies = [] if services.studies() == [NAME] else [f"the database has the studies {services.studies()}"]
+    store = faults_of_store(services.objects.kept(NAME), directory, winner)
+    return [*journal, *studies, *store, *faults_of_runs(services.runs(), wanted)]
+
+
+def judge(story: Play, wanted: int, services: Services | None) -> list[str]:
+    """Say how the sweep has ended; all that was wrong."""
+    unsound = [*verdict(story.directory, wanted), *unclaimed(story.directory)]
+    story.line.say("; ".join(unsound) or "every trial exactly once, evaluated; what was kept was taken up")
+    if services and not unsound:
+        unsound = outside_verdict(story.directory, services, wanted)
+        told = "study in PostgreSQL, {} objects in the bucket, {} runs in MLflow, none running"
+        sound = told.format(len(services.objects.kept(NAME)), len(services.runs()))
+        story.line.say("; ".join(unsound) or sound)
+    wrong = [*story.wrong, *unsound]
+    story.line.say("all as it must be" if not wrong else f"wrong: {'; '.join(wrong)}")
+    return wrong
+
+
+def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool, outside: bool) -> list[str]:
     """The whole story; what was wrong at its end."""
-    with Machines(place) as machines:
+    with contextlib.ExitStack() as stack:
+        services = stack.enter_context(Services(place)) if outside else None
+        machines = stack.enter_context(Machines(place, services.variables if services else {}))
         story = Play(place, machines)
+        if services:
+            story.line.say("PostgreSQL, an S3-compatible store and MLflow answer")
         story.begin()
-        story.submit(settings)
+        story.submit([*settings, *(services.settings if services else ())])
         story.lose_a_node()
         story.be_noticed()
         if head:
@@ -217,11 +260,7 @@ def play(place: Path, settings: Sequence[str], wanted: int, *, head: bool) -> li
         else:
             story.follow()
         story.line.say(f"workers that died: {told(story.directory, 'its worker died')}")
-        unsound = verdict(story.directory, wanted)
-        story.line.say("every trial exactly once, evaluated" if not unsound else "; ".join(unsound))
-        wrong = [*story.wrong, *unsound]
-        story.line.say("all as it must be" if not wrong else f"wrong: {'; '.join(wrong)}")
-    return wrong
+        return judge(story, wanted, services)
 
 
 def main() -> int:
@@ -229,11 +268,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--keep", action="store_true", help="leave logs and the sweep behind, and say where")
+    parser.add_argument("--services", action="store_true", help="with PostgreSQL, an S3-compatible store and MLflow")
     parser.add_argument("--lose-head", action="store_true", help="lose the head too, and resume on a new cluster")
     arguments = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="timeline-"))
     wanted = next((int(s.partition("=")[2]) for s in arguments.settings if s.startswith("budget.trials=")), 10)
-    wrong = play(place, arguments.settings, wanted, head=arguments.lose_head)
+    wrong = play(place, arguments.settings, wanted, head=arguments.lose_head, outside=arguments.services)
     if arguments.keep or wrong:
         print(f"left in {place}")
     else:

@@ -153,7 +153,7 @@ def _has_arrived(client: Any, job: Job, tries: int = 30) -> bool:
 
 
 def environment(profile: ClusterProfile, order: Order, files: Path | None, place: Path) -> dict[str, Any]:
-    """Ray's runtime environment of a job; a wheel is built in `place`."""
+    """Ray's runtime environment of a job; chronotune as it is here is written into `place`."""
     wanted = profile.environment
     given: dict[str, Any] = {
         "env_vars": {
@@ -168,7 +168,7 @@ def environment(profile: ClusterProfile, order: Order, files: Path | None, place
     if files is not None and order.sent:
         given["working_dir"] = str(files)
     if wanted.wheel:
-        given["py_modules"] = [str(wheel.build(place))]
+        given["py_modules"] = [str(folder) for folder in wheel.unpacked(place)]
     if wanted.pip:
         given["pip"] = wanted.pip
     return given

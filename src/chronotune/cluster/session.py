@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers keep the working directory, relative paths keep their meaning
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study is the record, not files of Tune's
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial's result has a reason and no metric
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # else workers start one after the other; the searcher knows how many fit
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     **_HIDE_GPUS,

@@ -1,7 +1,6 @@
-"""A wheel of chronotune as it is installed here, for a cluster's nodes to install.
+"""A wheel of chronotune as it is installed here, for a cluster's nodes.
 
-Built from the installed files, with no build tool and no network. It names no dependencies: Ray lets pip install it,
-which would otherwise fetch torch again on every node.
+Built from the installed files, with no build tool and no network. It names no dependencies: those are on the nodes.
 """
 
 from __future__ import annotations
@@ -24,11 +23,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def build(folder: Path) -> Path:
-    """Write the wheel into `folder`.
-
-    Its build tag is a hash of its contents: Ray keeps a wheel by its name, and would install an older one of the same
-    version again.
-    """
+    """Write the wheel into `folder`; its build tag is a hash of its contents."""
     about = f"chronotune-{__version__}.dist-info"
     files = dict(_contents())
     files[f"{about}/METADATA"] = _metadata().encode()
@@ -41,6 +36,18 @@ def build(folder: Path) -> Path:
         for name, content in files.items():
             wheel.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
     return path
+
+
+def unpacked(folder: Path) -> list[Path]:
+    """The wheel's contents as folders in `folder`: the package, and what tells its version.
+
+    Ray takes them as they are. A wheel it would let pip install on each node, without waiting for another that does so
+    there: on a node that joins, the environments of job and workers begin at once, one removes what the other has
+    installed, and every worker that is sent there fails.
+    """
+    with zipfile.ZipFile(build(folder)) as archive:
+        archive.extractall(folder / "unpacked")
+    return sorted((folder / "unpacked").iterdir())
 
 
 def _contents() -> Iterator[tuple[str, bytes]]:
