@@ -236,7 +236,7 @@ class StudySearcher(RecordedSearcher):
         return f"the best has not improved for {self._recipe.budget.patience} trials (budget.patience)"
 
     def _how(self, number: int) -> tuple[Any, ...]:
-        """How trial `number` is drawn, as `Study.ask` takes it: of a finite space, whose points run short, none twice."""
+        """How trial `number` is drawn, as `Study.ask` takes it: no point of a finite space twice, they run short."""
         given = self._first[number] if number < len(self._first) else {}
         by = sampler(self._recipe.search, self._recipe.seed, number)
         return by, self._draw, given, self._imports, self._points is not None
