@@ -186,10 +186,13 @@ def test_what_became_of_the_winner_in_the_registry_is_told(tmp_path: Path) -> No
     for decision, version, told in (
         ("ship the challenger", "3", "registered: version 3 of plant in MLflow at sqlite:///m.db"),
         ("ship the challenger", None, ""),
-        ("keep zero-shot", None, "not registered as plant: the verdict is to keep it"),
+        ("keep zero-shot", None, "not registered as plant: the verdict is keep zero-shot"),
     ):
         study.note("evaluation", {"sha256": "abc", "verdict": {"decision": decision, "sentence": "keep it"}})
         assert registration(study.read(), version, "sqlite:///m.db") == told
+    study.note("evaluation", {"sha256": "abc", "verdict": {"decision": "ship the challenger", "sentence": "ship"}})
+    assert "set tracking.enabled: true" in registration(study.read(), None, None)
+    study.note("evaluation", {"sha256": "abc", "verdict": {"decision": "keep zero-shot", "sentence": "keep"}})
     pipe = console()
     watcher(pipe).registered(study.read(), MirrorReport("sqlite:///m.db"))
     assert "not registered as plant" in text_of(pipe)

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 
-from chronotune.gate import alternative, doubt, is_shipped
+from chronotune.gate import alternative, decision_of, is_shipped
 from chronotune.openings import Openings
 
 if TYPE_CHECKING:
@@ -314,10 +314,12 @@ def _after_the_verdict(path: str, reading: Reading) -> str:
 def registration(reading: Reading, version: str | None, uri: str | None) -> str:
     """What became of the winner in the registry that the recipe names; empty when it names none, or MLflow is away."""
     name = reading.attributes["recipe"]["tracking"].get("registry")
-    if name is None or uri is None or reading.evaluation is None:
+    if name is None or reading.evaluation is None:
         return ""
     if not is_shipped(reading.evaluation):
-        return f"not registered as {name}: {doubt(reading.evaluation)}"
+        return f"not registered as {name}: the verdict is {decision_of(reading.evaluation) or 'missing'}"
+    if uri is None:
+        return f"not registered as {name}: the mirror is off; set tracking.enabled: true"
     return f"registered: version {version} of {name} in MLflow at {uri}" if version else ""
 
 
