@@ -159,14 +159,23 @@ def test_a_long_folder_for_temporary_files_is_avoided(tmp_path: Path) -> None:
         folder.rmdir()
 
 
-def test_an_error_of_the_system_becomes_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("AF_UNIX path length cannot exceed 107 bytes"),
+        Exception("The current node timed out during startup. This could happen because"),  # Ray's own, after 30 s
+    ],
+)
+def test_an_error_of_the_system_becomes_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     """With what to do on this machine."""
 
     def fails(**_: Any) -> None:
-        raise OSError("AF_UNIX path length cannot exceed 107 bytes")
+        raise error
 
     monkeypatch.setattr(ray, "init", fails)
-    with pytest.raises(ChronotuneError, match=r"must start on this machine, but it does not: AF_UNIX .* TMPDIR"):
+    with pytest.raises(ChronotuneError, match=rf"must start on this machine, but it does not: {error} *\. .* TMPDIR"):
         session._connect(_profile(), tmp_path)
 
 

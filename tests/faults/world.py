@@ -177,8 +177,11 @@ def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     store, artifacts = f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", store, "--serve-artifacts", "--artifacts-destination", str(artifacts)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody asks
     with (folder / "server.txt").open("a") as printed:
-        server = subprocess.Popen(command, stdout=printed, stderr=printed, cwd=folder, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=printed, stderr=printed, cwd=folder, env=environment, start_new_session=True
+        )
     try:
         _wait_for_answer(f"http://127.0.0.1:{port}/health", server)
         yield server

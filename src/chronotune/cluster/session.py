@@ -97,7 +97,9 @@ def _connect(profile: ClusterProfile, folder: Path | None) -> None:
         else:
             _refuse_client()
             ray.init(address=profile.address or "auto", runtime_env={"env_vars": _HIDE_GPUS}, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except ChronotuneError:
+        raise
+    except Exception as error:  # Ray raises a plain one when its node is not up in time
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ChronotuneError(_no_answer(profile, reason)) from error
 
@@ -115,7 +117,8 @@ def _no_answer(profile: ClusterProfile, reason: str) -> str:
     if profile.kind == "local":
         return (
             f"Ray must start on this machine, but it does not: {reason}. "
-            f"See that {tempfile.gettempdir()} has space, or name another short folder in TMPDIR"
+            f"See that {tempfile.gettempdir()} has space, or name another short folder in TMPDIR; "
+            f"on a machine that is very busy, try again"
         )
     return (
         f"Ray must answer at {profile.address or 'an address of this machine'}, but it does not: {reason}. "
