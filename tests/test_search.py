@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
 from chronotune import sampler as proposing
-from chronotune.search import BUDGET, LAST, OBJECTIVE
+from chronotune.search import BUDGET, LAST, OBJECTIVE, scheduler
 from chronotune.study import Study, TrialRecord
 from search_parts import FakeTune, table
 from sweep_parts import ask, new_study, result, small_recipe
@@ -356,3 +357,15 @@ def test_records_name_their_best() -> None:
     record = TrialRecord(0, "running", None, (), None, None, None)
     assert record.best is None
     assert record.windows_seen == 0
+
+
+@pytest.mark.parametrize("kind", ["asha", "none"])
+def test_a_free_worker_takes_the_trial_that_was_proposed_for_it(kind: str) -> None:
+    """Not the one that has waited longest, whose own worker is starting and would be ended for it."""
+    chosen = scheduler(small_recipe(early_stopping={"kind": kind, "grace": 3}))
+    states = ["TERMINATED", "RUNNING", "PENDING", "PENDING", "RUNNING"]
+    trials = [SimpleNamespace(status=state) for state in states]
+    controller = SimpleNamespace(get_trials=lambda: trials)
+    assert chosen.choose_trial_to_run(controller) is trials[3]
+    trials[2].status = trials[3].status = "RUNNING"
+    assert chosen.choose_trial_to_run(controller) is None
