@@ -40,7 +40,7 @@ from chronotune.study import Reading, read
 from chronotune.trial import Assignment
 
 SLOTS = (1, 2, 4, 8, 16, 32)
-EACH = 5
+EACH = 10
 """Trials a slot."""
 REPORTS = 10
 """Of one trial, one a second: ten rungs, each twice the last."""

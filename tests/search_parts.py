@@ -14,6 +14,15 @@ from chronotune.search import BUDGET, LAST, OBJECTIVE, StudySearcher, scheduler
 from chronotune.study import Study
 from sweep_parts import result
 
+STEPPED = {
+    "learning_rate": {"type": "choice", "values": [1e-3, 1e-2]},
+    "windows": {"type": "int", "low": 2, "high": 4, "step": 2},
+    "context_length": 48,
+    "mode": {"type": "choice", "values": ["full", "lora"]},
+    "lora_rank": {"type": "choice", "values": [2, 4], "when": {"mode": "lora"}},
+}
+"""A space of 2 x 2 x (1 + 2) points."""
+
 
 class FakeTune:
     """Ray Tune's part without Ray: runs one trial after the other on a made-up learning curve."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chronotune.checkpoint import META, WEIGHTS
+from chronotune.export import WEIGHTS as EXPORTED
 from chronotune.study import Reading, read
 from objects_parts import BUCKET, Objects
 from test_sweep import ENVIRONMENT
@@ -73,7 +74,7 @@ def test_an_export_needs_the_bucket_no_more(reading: Reading, objects: Objects, 
     chronotune(objects, place, "export", "sweeps/far", "--to", "models/far", "--force")
     printed = chronotune(objects, place, "train", "models/far/recipe.yaml", "--to", "models/again", "--json")
     assert json.loads(printed)["score"] == reading.attributes["winner"]["score"]
-    weights = [(place / name / WEIGHTS).read_bytes() for name in ("models/far", "models/again")]
+    weights = [(place / name / EXPORTED).read_bytes() for name in ("models/far", "models/again")]
     assert weights[0] == weights[1]
 
 

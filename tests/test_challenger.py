@@ -290,6 +290,21 @@ def test_a_choice_is_made_once(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) ->
         sweep.settle()
 
 
+def test_an_earlier_winner_s_average_is_not_looked_for(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a sweep that was extended has another winner, the average of the one before goes, and its note with it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Ruler, "score", falling(Ruler.score))  # every mean is better
+        assert sweep.settle()["averaged"] != ()
+    earlier = {**sweep.study.attribute("choice"), "tuned": "weights of an earlier winner"}
+    best = sweep.study.read().winner
+    assert best is not None
+    asked = LastWorker(sweep.worker.assignment), sweep.worker.assignment, best, sweep.dataset.panel
+    sweep.study.note("winner", write_winner(*asked))
+    sweep.study.note("choice", earlier)
+    assert sweep.settle()["tuned"] == sweep.study.attribute("winner")["tuned"]
+    assert {BEST, ZERO_SHOT} <= sweep.evaluate().keys()
+
+
 def test_blends_may_be_left_out(sweep: Sweep) -> None:
     """Then nothing is forecast before the test."""
     plain = sweep.worker.assignment.recipe.model_copy(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -12,19 +13,10 @@ import pytest
 
 from chronotune import sampler as proposing
 from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, LAST, OBJECTIVE
+from chronotune.search import BUDGET, LAST, OBJECTIVE, scheduler
 from chronotune.study import Study, TrialRecord
-from search_parts import FakeTune, table
+from search_parts import STEPPED, FakeTune, table
 from sweep_parts import ask, new_study, result, small_recipe
-
-STEPPED = {
-    "learning_rate": {"type": "choice", "values": [1e-3, 1e-2]},
-    "windows": {"type": "int", "low": 2, "high": 4, "step": 2},
-    "context_length": 48,
-    "mode": {"type": "choice", "values": ["full", "lora"]},
-    "lora_rank": {"type": "choice", "values": [2, 4], "when": {"mode": "lora"}},
-}
-"""A space of 2 x 2 x (1 + 2) points."""
 
 
 def test_zero_shot_comes_first_and_is_no_trial(tmp_path: Path) -> None:
@@ -162,55 +154,6 @@ def test_a_driver_killed_over_a_first_point_enqueues_it_once(tmp_path: Path, num
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def _grid_sweep(
-    folder: Path, trials: int = 99, first: list[dict[str, Any]] | None = None, seed: int = 0, sampler: str = "grid"
-) -> list[Any]:
-    recipe = small_recipe(
-        search_space=STEPPED, budget={"trials": trials, "windows": 27}, search={"sampler": sampler}, seed=seed
-    )
-    study = new_study(_made(folder), recipe)
-    study.note("first", first or [])
-    FakeTune(study, recipe).run()
-    return [trial.hyperparameters.model_dump(exclude_none=True) for trial in study.trials if trial.hyperparameters]
-
-
-@pytest.mark.parametrize("sampler", ["grid", "tpe", "random", "gp"])
-def test_a_finite_space_holds_every_point_once_and_ends(tmp_path: Path, sampler: str) -> None:
-    """However many trials are allowed; a rank only with LoRA; in an order of its seed."""
-    points = _grid_sweep(tmp_path / "a", sampler=sampler)
-    assert len(points) == 2 * 2 * (1 + 2)
-    assert len({tuple(sorted(point.items())) for point in points}) == len(points)
-    assert all(("lora_rank" in point) == (point["mode"] == "lora") for point in points)
-    other = _grid_sweep(tmp_path / "b", seed=1, sampler=sampler)
-    assert other != points
-    assert sorted(map(repr, other)) == sorted(map(repr, points))
-
-
-def test_the_number_of_trials_caps_a_grid(tmp_path: Path) -> None:
-    """The points are those that would have come first."""
-    assert _grid_sweep(tmp_path / "a", trials=5) == _grid_sweep(tmp_path / "b")[:5]
-
-
-def test_first_points_order_a_grid(tmp_path: Path) -> None:
-    """Each takes all grid points that match it to the front; none is tried twice."""
-    first = [
-        {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "windows": 2}},
-        {"from": "b", "values": {"windows": 4}},
-    ]
-    points = _grid_sweep(tmp_path / "a", first=first)
-    assert len(points) == 12
-    assert all((p.get("lora_rank"), p["windows"]) == (4, 2) for p in points[:2])
-    assert [p["windows"] for p in points[2:]] == [4] * 6 + [2] * 4
-
-
-def test_what_a_first_point_leaves_open_repeats_none(tmp_path: Path) -> None:
-    """Four of the twelve points have rank 4, and four are asked for."""
-    first = [{"from": "a", "values": {"mode": "lora", "lora_rank": 4}}] * 4
-    points = _grid_sweep(tmp_path / "a", first=first, sampler="random")
-    assert [point.get("lora_rank") for point in points[:4]] == [4] * 4
-    assert len({tuple(sorted(point.items())) for point in points}) == 12
 
 
 def test_a_gaussian_process_learns_from_full_budgets(tmp_path: Path) -> None:
@@ -390,3 +333,15 @@ def test_records_name_their_best() -> None:
     record = TrialRecord(0, "running", None, (), None, None, None)
     assert record.best is None
     assert record.windows_seen == 0
+
+
+@pytest.mark.parametrize("kind", ["asha", "none"])
+def test_a_free_worker_takes_the_trial_that_was_proposed_for_it(kind: str) -> None:
+    """Not the one that has waited longest, whose own worker is starting and would be ended for it."""
+    chosen = scheduler(small_recipe(early_stopping={"kind": kind, "grace": 3}))
+    states = ["TERMINATED", "RUNNING", "PENDING", "PENDING", "RUNNING"]
+    trials = [SimpleNamespace(status=state) for state in states]
+    controller = SimpleNamespace(get_trials=lambda: trials)
+    assert chosen.choose_trial_to_run(controller) is trials[3]
+    trials[2].status = trials[3].status = "RUNNING"
+    assert chosen.choose_trial_to_run(controller) is None

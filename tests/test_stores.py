@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,7 +118,12 @@ def test_a_state_is_dropped_once(server: str, monkeypatch: pytest.MonkeyPatch) -
     bucket, looks = Bucket(_place(server, "once")), list[str]()
     _save(bucket, "0001/8")
     look = bucket._only_meta
-    monkeypatch.setattr(bucket, "_only_meta", lambda key: (looks.append(key), look(key))[1])
+
+    def counted(key: str) -> AbstractContextManager[Path]:
+        looks.append(key)
+        return look(key)
+
+    monkeypatch.setattr(bucket, "_only_meta", counted)
     for _ in range(3):
         bucket.drop_state("0001/8")
     assert looks == ["0001/8"]

@@ -105,7 +105,10 @@ def look(address: str, token: str, to: Path) -> None:
 
         def show(name: str, path: str, word: str) -> None:
             opened.call("Page.navigate", session, url=f"{address}/{path}")
-            shown = _within(30, lambda: word in ask("document.body.innerText"))
+            for _ in range(6):  # a log is read once
+                if shown := _within(5, lambda: word in ask("document.body.innerText")):
+                    break
+                opened.call("Page.reload", session)
             picture = opened.call("Page.captureScreenshot", session)["data"]
             (to / f"{name}.png").write_bytes(base64.b64decode(picture))
             say(f"browser: {name} shows {word!r}", shown)
@@ -113,7 +116,8 @@ def look(address: str, token: str, to: Path) -> None:
         show("jobs", "#/jobs", JOB)
         show("job", f"#/jobs/{JOB}", JOB)
         show("actors", "#/actors", f"{JOB} worker")
-        actor = ask("document.querySelector('a[href*=\"#/actors/\"]')?.getAttribute('href')")
+        row = f"[...document.querySelectorAll('tr')].find(row => row.innerText.includes('{JOB} worker'))"
+        actor = ask(f"{row}?.querySelector('a[href*=\"actors/\"]')?.getAttribute('href')")
         show("actor", actor.lstrip("/"), "begins")
 
 

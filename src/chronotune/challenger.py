@@ -104,6 +104,7 @@ def settle(directory: Path, study: Study, assignment: Assignment, worker: Models
     winner, noted = study.attribute("winner"), study.attribute("choice")
     tuned = winner.get("tuned", winner["sha256"])
     if noted is None or noted["tuned"] != tuned:
+        study.note("choice", None)  # of an earlier winner: its average goes now, and must not be looked for
         shutil.rmtree(directory / "contenders", ignore_errors=True)
         study.note("choice", asdict(choose(directory, study.read(), assignment, worker)))
     if "challenger" not in winner:

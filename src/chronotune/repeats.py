@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler
-
 from chronotune.cluster import slots
 from chronotune.finalists import averaged, choose, is_lost, needed, plan, seeds
-from chronotune.search import RecordedSearcher
+from chronotune.search import InTurn, RecordedSearcher
 from chronotune.stores import prune_all_but
 from chronotune.study import FINALISTS, Study, TrialRecord
 from chronotune.trial import Assignment
@@ -44,7 +42,7 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
         prune_all_but(assignment.store, reading.finalists, kept)
 
     if searcher.wants_more():
-        drive(repeats, assignment, searcher, FIFOScheduler(), on_record, tidy)
+        drive(repeats, assignment, searcher, InTurn(), on_record, tidy)
     tidy()  # a driver that was killed after the last had ended has not
 
 
