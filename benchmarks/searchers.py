@@ -51,6 +51,10 @@ class _OnTheLadder(StudySearcher):
     def __init__(self, study: Study, recipe: Recipe, asha: TrialScheduler, workers: int) -> None:
         super().__init__(study, recipe, asha, wanted=ENDLESS, slots=lambda: workers)
         self._draw = draw(recipe)
+        rates = recipe.search_space.parameters["learning_rate"]
+        assert isinstance(rates, Choice)
+        steps = {rate: step for step, rate in enumerate(rates.values)}
+        self._points = [{**point, "learning_rate": steps[point["learning_rate"]]} for point in self._points]
 
 
 class Ours:

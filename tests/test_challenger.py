@@ -20,13 +20,13 @@ from safetensors.numpy import load_file
 from chronotune import challenger, serving, trees
 from chronotune.again import LastWorker
 from chronotune.averaging import average
-from chronotune.challenger import CLEARLY, WITH_ZERO_SHOT, challenger_of, choose, ingredients, settle
+from chronotune.challenger import CLEARLY, WITH_ZERO_SHOT, challenger_of, choose, ingredients, settle, winner_record
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.contenders import AVERAGE, BEST, ZERO_SHOT, tuned_preset
 from chronotune.data.prepare import Dataset, load, prepare, trial_data
 from chronotune.data.sources import read as read_data
-from chronotune.errors import InputError
+from chronotune.errors import WORKER_LOST, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import export_winner, write_winner
 from chronotune.scoring import Ruler
@@ -35,7 +35,7 @@ from chronotune.stores import Folder
 from chronotune.study import Result, Study
 from chronotune.trial import Assignment, TrialRun, Worker, result_of
 from engine_parts import small_model
-from sweep_parts import ask, new_study, small_recipe
+from sweep_parts import ask, new_study, result, small_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +117,24 @@ def test_another_must_be_clearly_better() -> None:
     assert challenger_of({**scores, WITH_ZERO_SHOT: 1.0}) == AVERAGE
     assert challenger_of({**scores, WITH_ZERO_SHOT: 1.0, AVERAGE: 1 - 0.9 * CLEARLY}) == BEST
     assert challenger_of({BEST: 1.0}) == BEST
+
+
+def test_the_winner_is_the_try_that_came_through(tmp_path: Path) -> None:
+    """A repeat whose worker was lost was trained again, by the next driver, with the same trial and seed."""
+    study = new_study(tmp_path)
+    number = ask(study)
+    study.record(number, result(27, 0.5))
+    study.finish(number, 27)
+    study.note("finalists", {"trials": [number], "seeds": [5]})
+    repeats = study.finalists()
+    lost = study.repeat(number, 5, into=repeats)
+    repeats.record(lost.number, result(3, 0.4))
+    repeats.fail(lost.number, WORKER_LOST)
+    again = study.repeat(number, 5, into=repeats)
+    repeats.record(again.number, result(27, 0.3))
+    repeats.finish(again.number, 27)
+    study.note("winner", {"number": number, "seed": 5})
+    assert winner_record(study.read()).number == again.number
 
 
 def test_an_average_is_the_mean_of_the_weights(tmp_path: Path) -> None:

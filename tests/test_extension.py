@@ -78,3 +78,8 @@ def test_a_grid_is_extended_to_its_last_point(tmp_path: Path) -> None:
     assert study.attribute("trials") == 6
     with pytest.raises(InputError, match="all 6 were wanted already"):
         _refuse_extension(recipe, study, 20, 0)
+    study.note("trials", 20)  # as a sweep of before, which repeated points
+    with pytest.raises(InputError, match="all 20 were wanted already"):
+        _refuse_extension(recipe, study, 5, 0)
+    _extend(recipe, study, 0, 0)
+    assert study.attribute("trials") == 20

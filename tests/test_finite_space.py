@@ -53,6 +53,17 @@ def test_first_points_order_a_grid(tmp_path: Path) -> None:
     assert [p["windows"] for p in points[2:]] == [4] * 6 + [2] * 4
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_first_point_that_was_drawn_already_gives_way(tmp_path: Path, seed: int) -> None:
+    """For some seeds, what the first leaves open is drawn as the second has it."""
+    first = [
+        {"from": "a", "values": {"mode": "full"}},
+        {"from": "b", "values": {"mode": "full", "windows": 2, "learning_rate": 1e-3}},
+    ]
+    points = _sweep(tmp_path / "a", first=first, sampler="tpe", seed=seed)
+    assert len({tuple(sorted(point.items())) for point in points}) == 12
+
+
 def test_what_a_first_point_leaves_open_repeats_none(tmp_path: Path) -> None:
     """Four of the twelve points have rank 4, and four are asked for."""
     first = [{"from": "a", "values": {"mode": "lora", "lora_rank": 4}}] * 4

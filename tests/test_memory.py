@@ -19,10 +19,10 @@ from chronotune.memory import (
     GPU_BF16,
     Architecture,
     Load,
+    count_at,
     fitting_windows,
     free_of_machine,
     predict,
-    windows_at,
 )
 
 LARGE = Architecture(
@@ -176,10 +176,10 @@ def test_fitting_windows(fits: int) -> None:
     assert fitting_windows(LARGE, LOAD, CPU, 0) == 1
 
 
-def test_windows_at() -> None:
+def test_count_at() -> None:
     """The last entry at or before a step counts."""
     splits = [(2, 8), (5, 4)]
-    assert [windows_at(splits, step, otherwise=16) for step in (0, 1, 2, 4, 5, 9)] == [16, 16, 8, 8, 4, 4]
+    assert [count_at(splits, step, otherwise=16) for step in (0, 1, 2, 4, 5, 9)] == [16, 16, 8, 8, 4, 4]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from chronotune.config.load import load_model, load_recipe
 from chronotune.config.recipe import Finalists, Recipe
 from chronotune.data.panel import Panel
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data, with_validation
+from chronotune.endings import ToldToGo
 from chronotune.errors import InputError
 from chronotune.export import export_winner, write_winner
 from chronotune.gate import UNVERIFIED
@@ -142,11 +143,28 @@ def test_a_killed_refit_goes_on(sweep: Sweep, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_winner_is_refitted_once(sweep: Sweep) -> None:
-    """Another winner is refitted anew: naming it drops what was noted of the last."""
-    noted = sweep.refit()
+    """Another winner is refitted anew: naming it drops what was noted of the last. Checkpoints go, if late."""
+    noted, left = sweep.refit(), sweep.worker.assignment.directory / ".refit"
+    left.mkdir()  # a driver was killed between the note and this
     assert sweep.refit(worker=object()) == noted
+    assert not left.exists()
     sweep.study.note("winner", {key: value for key, value in noted.items() if not key.startswith("refit")})
     assert sweep.refit() == noted
+
+
+def test_the_worker_ends_as_a_trial_s_would(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its node is given up: its process ends, so that the driver has another go on."""
+
+    def go(_: int) -> None:
+        raise ToldToGo
+
+    def leave(code: int) -> None:
+        raise SystemExit(f"left with {code}")
+
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr(TrialRun, "results", lambda _: map(go, [0]))
+    with pytest.raises(SystemExit, match="left with 1"):
+        sweep.worker.refit(sweep.record, tmp_path / "weights")
 
 
 def test_it_trains_on_validation_up_to_the_test(sweep: Sweep, tmp_path: Path) -> None:
@@ -232,6 +250,10 @@ def test_what_is_not_refitted_yet_is_not_exported(tmp_path: Path) -> None:
     study.note("winner", {**winner, "refit_sha256": "of another"})
     with pytest.raises(InputError, match=r"refitted/ holds other weights"):
         export_winner(sweep, tmp_path / "mine")
+    (sweep / "refitted").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"refitted/ is gone.*--unrefitted"):
+        export_winner(sweep, tmp_path / "mine")
+    (tmp_path / "elsewhere").rename(sweep / "refitted")
     study.note("winner", {key: value for key, value in winner.items() if not key.startswith("refit")})
     with pytest.raises(InputError, match=r"refit is exported, but it is not done.*chronotune resume .*--unrefitted"):
         export_winner(sweep, tmp_path / "mine")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from chronotune.data.prepare import with_validation
+from chronotune.endings import ToldToGo, ended_when_stuck
 from chronotune.errors import CheckpointLostError, ChronotuneError
 from chronotune.memory import pairs
 from chronotune.search import BUDGET, OBJECTIVE
@@ -42,9 +44,9 @@ class LastWorker(Worker):
         assert record.best is not None
         scratch = self.assignment.directory / ".again"
         if (lost := self._lost(record, record.best, folder)) is not None:
-            with log_file(self.assignment.directory, log_name(record.number, repeat=record.seed is not None)):
+            with log_file(self.assignment.directory, log_name(record.number, repeat=record.seed is not None)) as file:
                 log.warning("%s; it is trained again up to %d windows", lost, record.best.windows_seen)
-                self._train_again(record, record.best, scratch, folder)
+                self._train_again(record, record.best, scratch, folder, file)
         shutil.rmtree(scratch, ignore_errors=True)  # kept until now, for another driver to go on
 
     def refit(self, record: TrialRecord, folder: Path) -> Mapping[str, Any]:
@@ -63,15 +65,28 @@ class LastWorker(Worker):
         assert record.hyperparameters is not None
         ahead = refitting(self.assignment, record.best.windows_seen)
         with (
-            log_file(self.assignment.directory, log_name(record.number, repeat=record.seed is not None)),
+            log_file(self.assignment.directory, log_name(record.number, repeat=record.seed is not None)) as file,
             self._as_in_a_trial(ahead, lent=self._threads if _device().type == "cpu" else 0) as worker,
         ):
             log.info("trained once more, on validation too: its scores from here on measure nothing")
             run = TrialRun(worker, record.number, record.hyperparameters, record.seed)
-            *_, last = run.results()
+            *_, last = self._results(run, file)
             run.export(last[BUDGET], folder)
         attributes: Mapping[str, Any] = last["attributes"]
         return attributes
+
+    def _results(self, run: TrialRun, file: TextIO) -> Iterator[dict[str, Any]]:
+        """The run's results. A step that hangs ends this process, as does a node that is given up: another goes on."""
+        results = run.results()
+        while True:
+            with ended_when_stuck(self.assignment.recipe.budget.stuck_minutes, file):
+                try:
+                    result = next(results, None)
+                except ToldToGo:
+                    os._exit(1)
+            if result is None:
+                return
+            yield result
 
     @contextmanager
     def _as_in_a_trial(self, assignment: Assignment, lent: int = 0) -> Iterator[Worker]:
@@ -93,11 +108,11 @@ class LastWorker(Worker):
             return str(error)
         return None
 
-    def _train_again(self, record: TrialRecord, best: Result, scratch: Path, folder: Path) -> None:
+    def _train_again(self, record: TrialRecord, best: Result, scratch: Path, folder: Path, file: TextIO) -> None:
         assert record.hyperparameters is not None
         with self._as_in_a_trial(_repeating(self.assignment, best, scratch)) as worker:
             run = TrialRun(worker, record.number, record.hyperparameters, record.seed)
-            score = next(one[OBJECTIVE] for one in run.results() if one[BUDGET] >= best.windows_seen)
+            score = next(one[OBJECTIVE] for one in self._results(run, file) if one[BUDGET] >= best.windows_seen)
             if not math.isclose(score, best.objective, rel_tol=SAME):
                 shutil.rmtree(scratch, ignore_errors=True)  # elsewhere it begins anew
                 raise ChronotuneError(_another(score, best))

@@ -36,7 +36,7 @@ from chronotune.contenders import (
 )
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.export import WEIGHTS, preset_text
-from chronotune.finalists import champion
+from chronotune.finalists import champion, latest
 from chronotune.forecaster import locate
 from chronotune.scoring import Ruler, spread
 from chronotune.stores import Store
@@ -251,7 +251,7 @@ def winner_record(reading: Reading) -> TrialRecord:
     noted: Mapping[str, Any] = reading.attributes["winner"]
     if "seed" not in noted:
         return reading.trials[int(noted["number"])]
-    return next(one for one in reading.finalists if (one.of, one.seed) == (noted["number"], noted["seed"]))
+    return next(one for one in latest(reading.finalists) if (one.of, one.seed) == (noted["number"], noted["seed"]))
 
 
 def _name(record: TrialRecord) -> str:

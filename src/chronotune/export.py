@@ -53,31 +53,56 @@ def write_winner(worker: Exporter, assignment: Assignment, best: TrialRecord, pa
     """
     assert best.best is not None
     assert best.hyperparameters is not None
-    folder, recipe = assignment.directory / "winner", assignment.recipe
-    number = best.number if best.of is None else best.of
-    if best.seed is not None:
-        recipe = recipe.model_copy(update={"seed": best.seed})
+    folder = assignment.directory / "winner"
     with appearing(folder) as draft:
         worker.export_best(best, draft)
-        digest = write_declarations(
-            draft,
-            recipe,
-            best.hyperparameters,
-            panel,
-            name=numbered(recipe.name, number),
-            windows_seen=best.best.windows_seen,
-            score=best.best.objective,
-            trial=number,
-            course=best.best.attributes,
-        )
+        digest = declare(draft, assignment.recipe, best, panel, best.best.attributes)
     return {
-        "number": number,
+        "number": best.searched,
         "windows_seen": best.best.windows_seen,
         "score": best.best.objective,
         "sha256": digest,
         "bytes": (folder / WEIGHTS).stat().st_size,
         **({} if best.seed is None else {"seed": best.seed}),
     }
+
+
+def declare(
+    folder: Path,
+    recipe: Recipe,
+    record: TrialRecord,
+    panel: Panel,
+    course: Mapping[str, Any],
+    *,
+    refitted: bool = False,
+) -> str:
+    """Write a training's `preset.yaml` and `recipe.yaml` beside its best weights, as `write_declarations` does.
+
+    Args:
+        folder: Where the weights are.
+        recipe: The sweep's.
+        record: A searched trial, or a finalist's repeat.
+        panel: All data, for the encodings of categories.
+        course: How steps were computed: attributes of the result.
+        refitted: Whether it was trained once more, on validation too.
+
+    Returns:
+        SHA-256 of the weights, in hex.
+    """
+    assert record.best is not None
+    assert record.hyperparameters is not None
+    return write_declarations(
+        folder,
+        recipe if record.seed is None else recipe.model_copy(update={"seed": record.seed}),
+        record.hyperparameters,
+        panel,
+        name=numbered(recipe.name, record.searched),
+        windows_seen=record.best.windows_seen,
+        score=record.best.objective,
+        trial=record.searched,
+        course=course,
+        refitted=refitted,
+    )
 
 
 def write_declarations(
@@ -236,10 +261,12 @@ def export_winner(directory: str | Path, to: str | Path, force: bool = False, un
 
 
 def _refuse_without_refit(directory: Path, reading: Reading) -> None:
-    if not (reading.attributes.get("winner") or {}).get("refit_sha256"):
+    noted = (reading.attributes.get("winner") or {}).get("refit_sha256")
+    if not noted or not (directory / REFITTED / "preset.yaml").exists():
+        lost = f"{REFITTED}/ is gone. Restore it" if noted else f"is not done. Finish it: chronotune resume {directory}"
         raise InputError(
-            f"{directory}: with finalists.refit the winner's refit is exported, but it is not done. Finish the sweep "
-            f"with `chronotune resume {directory}`, or take the weights that were judged: --unrefitted"
+            f"{directory}: with finalists.refit the winner's refit is exported, but it {lost}, "
+            f"or take the weights that were judged: --unrefitted"
         )
 
 

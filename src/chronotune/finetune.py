@@ -225,18 +225,18 @@ class FineTuner:
 
     def _note_split(self, micro: int) -> None:
         """Record how this step was split, where that is news."""
-        if memory.windows_at(self.splits, self.steps, otherwise=0) == micro:
+        if memory.count_at(self.splits, self.steps) == micro:
             return
         self.splits.append((self.steps, micro))
-        if micro < memory.windows_at(self._planned, self.steps, otherwise=0):
+        if micro < memory.count_at(self._planned, self.steps):
             log.warning("from step %d on: %d windows at once, fewer than in the run to repeat", self.steps, micro)
 
     def _windows_at_once(self) -> int:
         """As planned or searched, but not more than before in this run, and not more than fit."""
         if self._fitting is None:
             self._fitting = self._predict_fitting()
-        planned = memory.windows_at(self._planned, self.steps, self._hyperparameters.windows)
-        before = memory.windows_at(self.splits, self.steps, planned)
+        planned = memory.count_at(self._planned, self.steps, self._hyperparameters.windows)
+        before = memory.count_at(self.splits, self.steps, planned)
         return min(planned, before, self._fitting, self._hyperparameters.windows)
 
     def _predict_fitting(self) -> int:

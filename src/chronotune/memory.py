@@ -16,7 +16,9 @@ import psutil
 from chronotune.config.space import Mode
 
 Splits: TypeAlias = Sequence[tuple[int, int]]
-"""How steps were split: pairs of an optimizer step and the windows computed at once from that step on, ascending."""
+"""How steps were computed: pairs of an optimizer step and a count from that step on, ascending.
+
+Counts are of windows computed at once, or of threads."""
 
 ERROR = 0.25
 """Share by which a prediction may miss what is measured."""
@@ -219,9 +221,9 @@ def pairs(attributes: Mapping[str, Any], key: str) -> list[tuple[int, int]]:
     return [(int(step), int(count)) for step, count in attributes.get(key, ())]
 
 
-def windows_at(splits: Splits, step: int, otherwise: int) -> int:
-    """Windows computed at once in an optimizer step by what was recorded; `otherwise` where nothing was."""
-    return next((windows for since, windows in reversed(splits) if since <= step), otherwise)
+def count_at(splits: Splits, step: int, otherwise: int = 0) -> int:
+    """The count in an optimizer step by what was recorded; `otherwise` where nothing was."""
+    return next((count for since, count in reversed(splits) if since <= step), otherwise)
 
 
 def free_of_machine(root: Path = Path("/sys/fs/cgroup")) -> int:

@@ -50,6 +50,11 @@ class TrialRecord:
         return min(self.results, key=lambda result: result.objective, default=None)
 
     @property
+    def searched(self) -> int:
+        """The number of the searched trial that it is, or repeats."""
+        return self.number if self.of is None else self.of
+
+    @property
     def windows_seen(self) -> int:
         """Training windows of the last result."""
         return self.results[-1].windows_seen if self.results else 0

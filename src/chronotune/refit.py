@@ -16,7 +16,7 @@ from chronotune.again import REFITTING
 from chronotune.challenger import winner_record
 from chronotune.checkpoint import appearing
 from chronotune.data.panel import Panel
-from chronotune.export import REFITTED, WEIGHTS, numbered, write_declarations
+from chronotune.export import REFITTED, WEIGHTS, declare
 from chronotune.gate import UNVERIFIED
 from chronotune.study import Study, TrialRecord
 from chronotune.trial import Assignment
@@ -44,34 +44,15 @@ def refit(study: Study, assignment: Assignment, worker: Refitter, panel: Panel) 
         ChronotuneError: Training fails; the next driver tries again.
     """
     winner, folder = study.attribute("winner"), assignment.directory / REFITTED
-    if not assignment.recipe.finalists.refit or _is_there(winner, folder):
+    if not assignment.recipe.finalists.refit:
         return
-    record = winner_record(study.read())
-    with appearing(folder) as draft:
-        digest = _write(worker, assignment, record, panel, draft)
-    study.note("winner", {**winner, "refit": UNVERIFIED, "refit_sha256": digest})
+    if not _is_there(winner, folder):
+        record = winner_record(study.read())
+        with appearing(folder) as draft:
+            digest = declare(draft, assignment.recipe, record, panel, worker.refit(record, draft), refitted=True)
+        study.note("winner", {**winner, "refit": UNVERIFIED, "refit_sha256": digest})
     shutil.rmtree(assignment.directory / REFITTING, ignore_errors=True)
 
 
 def _is_there(winner: Mapping[str, Any], folder: Path) -> bool:
     return "refit_sha256" in winner and (folder / WEIGHTS).exists()
-
-
-def _write(worker: Refitter, assignment: Assignment, record: TrialRecord, panel: Panel, draft: Path) -> str:
-    """Weights, preset and recipe; SHA-256 of the weights."""
-    assert record.best is not None
-    assert record.hyperparameters is not None
-    recipe, number = assignment.recipe, record.number if record.of is None else record.of
-    course = worker.refit(record, draft)
-    return write_declarations(
-        draft,
-        recipe if record.seed is None else recipe.model_copy(update={"seed": record.seed}),
-        record.hyperparameters,
-        panel,
-        name=numbered(recipe.name, number),
-        windows_seen=record.best.windows_seen,
-        score=None,
-        trial=number,
-        course=course,
-        refitted=True,
-    )

@@ -184,10 +184,11 @@ class StudySearcher(RecordedSearcher):
         self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
         self._first: list[Values] = [point["values"] for point in study.attribute(FIRST) or ()]
+        finite = size(recipe.search_space) is not None
+        self._points = grid_in_order(recipe.search_space, recipe.seed, self._first) if finite else []
         if recipe.search.sampler == "grid":
-            self._first = list(grid_in_order(recipe.search_space, recipe.seed, self._first))
-        self._points = size(recipe.search_space)
-        self._wanted = min(wanted, self._points or wanted)
+            self._first = list(self._points)
+        self._wanted = min(wanted, len(self._points) or wanted)
         self._imports = imported(study.attribute(IMPORTS) or (), recipe.search_space)
         self._since: int = study.attribute(EXTENDED) or 0
         self._closed = False
@@ -260,4 +261,4 @@ class StudySearcher(RecordedSearcher):
         """How trial `number` is drawn, as `Study.ask` takes it: no point of a finite space twice, they run short."""
         given = self._first[number] if number < len(self._first) else {}
         by = sampler(self._recipe.search, self._recipe.seed, number)
-        return by, self._draw, given, self._imports, self._points is not None
+        return by, self._draw, given, self._imports, self._points

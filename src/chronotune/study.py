@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from chronotune.config.points import Values
+from chronotune.config.points import Values, matches
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 from chronotune.journal import together
@@ -58,8 +59,8 @@ __all__ = [
 SCHEMA = 1
 IDENTITY = "identity"
 """Attribute of a study: what it began with. It is there once the study has begun."""
-PROPOSALS, DRAWS = 10, 1000
-"""How often a sampler is asked for a point that was not tried before, and how many are then drawn at random."""
+PROPOSALS = 10
+"""How often a sampler is asked for a point that was not tried before."""
 _RESULT = "result:"
 
 _STATES: dict[TrialState, State] = {
@@ -132,17 +133,18 @@ class Study:
         draw: Callable[[optuna.Trial], Hyperparameters],
         given: Values | None = None,
         beside: Sequence[FrozenTrial] = (),
-        anew: bool = False,
+        points: Sequence[Values] = (),
     ) -> TrialRecord:
         """Create the next trial; `draw` suggests its parameters with `sampler`, but for those that are `given`.
 
         What is given is stored with the trial before anything else of it, so that no kill comes in between. The
-        sampler learns from the trials `beside` as if they were of this study, which they do not become. A trial that
-        is to be one `anew` repeats no earlier one, which of a finite space a sampler would propose before long.
+        sampler learns from the trials `beside` as if they were of this study, which they do not become. Of a finite
+        space all `points` are told: none is tried twice, as a sampler would propose before long.
         """
         self._study.sampler = sampler
-        if beside or anew:
-            given = self._proposed(len(self.trials), draw, given, beside, anew).params
+        if beside or points:
+            given = self._proposed(len(self.trials), draw, given, beside, points).params
+            self._study.sampler = optuna.samplers.RandomSampler()  # all is given: nothing is left to learn for
         if given:
             self._study.enqueue_trial(dict(given))
         return self._draw(self._study.ask(), draw)
@@ -153,17 +155,23 @@ class Study:
         draw: Callable[[optuna.Trial], Hyperparameters],
         given: Values | None,
         beside: Sequence[FrozenTrial],
-        anew: bool,
+        points: Sequence[Values],
     ) -> optuna.Trial:
-        """Trial `number`, drawn in a study in memory that holds the trials before it and those beside."""
+        """Trial `number`, drawn in a study in memory that holds the trials before it and those beside.
+
+        A point that was tried before gives way to the first of `points` that was not, if there is one with what is
+        given, and else to the first of all.
+        """
         both = optuna.create_study(sampler=self._study.sampler, direction=self._study.direction)
         both.add_trials([*beside, *self._study.get_trials(deepcopy=False)[:number]])
-        tried = {trial.hyperparameters for trial in self.trials[:number]} if anew else set()
-        for proposal in range(PROPOSALS + DRAWS):
-            if proposal == PROPOSALS:
-                both.sampler = optuna.samplers.RandomSampler(seed=number)
-            if given:
-                both.enqueue_trial(dict(given))
+        tried = {trial.hyperparameters for trial in self.trials[:number]} if points else set()
+        given = given or {}
+        proposals, alike = repeat(given, PROPOSALS), (point for point in points if matches(point, given))
+        for attempt, values in enumerate(chain(proposals, alike, points)):
+            if attempt == PROPOSALS:
+                both.sampler = optuna.samplers.RandomSampler()  # all is given from here on
+            if values:
+                both.enqueue_trial(dict(values))
             trial = both.ask()
             if draw(trial) not in tried:
                 break
@@ -177,7 +185,7 @@ class Study:
         draw: Callable[[optuna.Trial], Hyperparameters],
         given: Values | None = None,
         beside: Sequence[FrozenTrial] = (),
-        anew: bool = False,
+        points: Sequence[Values] = (),
     ) -> TrialRecord:
         """Draw the parameters of a trial that was cut off in between as `ask` would have; what was drawn stays.
 
@@ -188,7 +196,7 @@ class Study:
         cut_off = self._frozen(number)
         if cut_off.state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
             self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
-        whole = self._proposed(number, draw, given, beside, anew)
+        whole = self._proposed(number, draw, given, beside, points)
         if cut_off.params.items() <= whole.params.items():
             for name in [name for name in whole.params if name not in cut_off.params]:
                 distribution = whole.distributions[name]

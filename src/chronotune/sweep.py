@@ -191,10 +191,10 @@ def resume_sweep(
 
 def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
     wanted, limit = study.attribute("trials"), minutes_of(recipe, study)
-    if trials and within_space(recipe, wanted + trials) == wanted:
+    if trials and within_space(recipe, wanted + trials) <= wanted:
         raise InputError(
-            f"--trials: no point is tried twice, but all {wanted} of the search space were wanted already. "
-            f"Run a new sweep with a wider one"
+            f"--trials: no point is tried twice, but all {wanted} were wanted already. "
+            f"Run a new sweep with a wider search space"
         )
     if minutes and limit is None:
         raise InputError("--minutes: adds to budget.minutes, but this sweep has no limit of time. Leave it out")
@@ -209,7 +209,8 @@ def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
     study.note("ended", None)  # first: a sweep that was cut off in here is unfinished
     if trials or minutes:
         study.note(EXTENDED, sum(trial.state in ("complete", "pruned") for trial in study.trials))
-    study.note("trials", within_space(recipe, study.attribute("trials") + trials))
+    wanted: int = study.attribute("trials")
+    study.note("trials", max(wanted, within_space(recipe, wanted + trials)))
     if minutes:
         spent = (study.attribute(SPENT) or 0) / 60  # trials that ran at the end of the time went beyond it
         study.note(MINUTES, max(minutes_of(recipe, study) or 0, spent) + minutes)
@@ -294,6 +295,8 @@ class _Sweep:
         prune_all_but(self.assignment.store, reading.finalists, needed(reading))
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
+        if self.recipe.finalists.refit:
+            self._report()  # the verdict is there, and a training more may take long
         refit(self.study, self.assignment, worker, self.dataset.panel)
 
     def _is_evaluated(self) -> bool:
@@ -304,7 +307,7 @@ class _Sweep:
 
     def _is_written(self, best: TrialRecord) -> bool:
         """Whether an earlier driver has written this winner: its checkpoint may be gone since."""
-        noted, number = self.study.attribute("winner") or {}, best.number if best.of is None else best.of
+        noted, number = self.study.attribute("winner") or {}, best.searched
         same = (noted.get("number"), noted.get("seed")) == (number, best.seed)
         same = same and best.best is not None and noted["score"] == best.best.objective
         return same and (self.directory / "winner" / WEIGHTS).exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from chronotune.memory import Splits
+from chronotune.memory import Splits, count_at
 
 LENT = ".threads"
 """File of a sweep's folder: how many threads each running trial may use now."""
@@ -46,8 +46,8 @@ class Threads:
 
     def before_step(self, step: int, windows_seen: int) -> None:
         """Set torch's threads for the step that comes, in the thread that takes it, and note them."""
-        self._count = _at(self._planned, step) or self._chosen(windows_seen)
-        if _at(self.used, step) != self._count:
+        self._count = count_at(self._planned, step) or self._chosen(windows_seen)
+        if count_at(self.used, step) != self._count:
             self.used.append((step, self._count))
         use_threads(self._count)
 
@@ -71,10 +71,6 @@ class Threads:
         self._lost += seconds - self._pace * windows
         self._refused = self._lost > _PATIENCE * self._pace * windows
         return self._own if self._refused else lent
-
-
-def _at(used: Splits, step: int) -> int:
-    return next((count for since, count in reversed(used) if since <= step), 0)
 
 
 def lend(directory: Path, count: int) -> None:

@@ -60,7 +60,7 @@ def _failures(material: Material) -> Html:
     numbers: dict[str, list[int]] = {}
     for trial in (*material.reading.trials, *material.reading.finalists):
         if trial.state == "failed":
-            numbers.setdefault(trial.reason or "unknown", []).append(trial.number if trial.of is None else trial.of)
+            numbers.setdefault(trial.reason or "unknown", []).append(trial.searched)
     if not numbers:
         return Html("")
     lines = (tag("li", f"{_named(failed)}: {reason}") for reason, failed in numbers.items())
