@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -256,7 +258,7 @@ def test_a_sweep_that_failed_has_its_report(
 
     reports = list[bool]()
     monkeypatch.setattr(sweep, "run_tuner", end)
-    monkeypatch.setattr("chronotune.sweep.Mirror.flush", lambda _: reports.append((tmp_path / NAME).exists()))
+    monkeypatch.setattr("chronotune.sweep.Mirror.flush", lambda *_: reports.append((tmp_path / NAME).exists()))
     run = sweep._Sweep(tmp_path, recipe, dataset, trial_data(dataset, recipe), study, None)
     with pytest.raises(type(error)):
         run.run()
@@ -270,12 +272,24 @@ def test_a_report_that_cannot_be_written_ends_no_sweep(
 ) -> None:
     """It is told, with the command that tries again."""
     recipe = small_recipe()
-    dataset = load(recipe)
-    study = searched(tmp_path)
+    searched(tmp_path)
     (tmp_path / NAME).mkdir()  # in the way
-    run = sweep._Sweep(tmp_path, recipe, dataset, trial_data(dataset, recipe), study, None)
-    run._report()
+    sweep._report(tmp_path, recipe, load(recipe))
     assert "chronotune report" in caplog.text
+
+
+@pytest.mark.parametrize(("written", "again"), [(None, True), (-60, True), (60, False)])
+def test_a_finished_sweep_gets_the_report_that_a_killed_driver_did_not_write(
+    tmp_path: Path, written: int | None, again: bool
+) -> None:
+    """None, or one of an earlier driver; that of its end stays."""
+    recipe, ended, report = small_recipe(), datetime.fromisoformat("2026-01-02T05:04:05+00:00"), tmp_path / NAME
+    searched(tmp_path)
+    if written is not None:
+        report.write_text("earlier")
+        os.utime(report, (ended.timestamp() + written,) * 2)
+    sweep._tell_the_end(tmp_path, recipe, load(recipe), ended)
+    assert (report.read_text(encoding="utf-8") != "earlier") == again
 
 
 def test_html_is_escaped_unless_it_is_html() -> None:

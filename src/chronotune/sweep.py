@@ -180,7 +180,8 @@ def resume_sweep(
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
-        if study.attribute("ended") and not more_trials and not more_minutes and not any_lost(study.read()):
+        if (ended := study.attribute("ended")) and not (more_trials or more_minutes or any_lost(study.read())):
+            _tell_the_end(directory, recipe, dataset, datetime.fromisoformat(ended))
             return directory
         _refuse_extension(recipe, study, more_trials, more_minutes)
         with connected(recipe.cluster):
@@ -251,20 +252,11 @@ class _Sweep:
                 self._tell("ended", self.directory, self.study.read())
                 if not whole:
                     mirror.flush(LAST_SECONDS)  # first: who is told to go has seconds, and the report takes some
-                self._report()
+                _report(self.directory, self.recipe, self.dataset)
                 mirrored = mirror.flush()
                 self._gauges.update(self.study.read(), now=True)
                 self._tell("registered", self.study.read(), mirrored)
         return self.directory
-
-    def _report(self) -> None:
-        """Write report.html, however the sweep ended; that it cannot be written ends no sweep."""
-        from chronotune.page import write_report
-
-        try:
-            write_report(self.directory, about=describe(self.dataset, self.recipe))
-        except Exception as error:
-            log.warning("report.html was not written: %r. Try `chronotune report %s`", error, self.directory)
 
     def _refuse_without_winner(self) -> None:
         trials = self.study.trials
@@ -296,7 +288,7 @@ class _Sweep:
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
         if self.recipe.finalists.refit:
-            self._report()  # the verdict is there, and a training more may take long
+            _report(self.directory, self.recipe, self.dataset)  # the verdict is there, and a training more may take long
         refit(self.study, self.assignment, worker, self.dataset.panel)
 
     def _is_evaluated(self) -> bool:
@@ -325,6 +317,27 @@ class _Sweep:
         except (Exception, SystemExit) as error:  # rich exits on a closed pipe; only the record may end a sweep
             self.watcher = None
             log.warning("progress is no longer shown: %r", error)
+
+
+def _report(directory: Path, recipe: Recipe, dataset: Dataset) -> None:
+    """Write report.html, however the sweep ended; that it cannot be written ends no sweep."""
+    from chronotune.page import write_report
+
+    try:
+        write_report(directory, about=describe(dataset, recipe))
+    except Exception as error:
+        log.warning("report.html was not written: %r. Try `chronotune report %s`", error, directory)
+
+
+def _tell_the_end(directory: Path, recipe: Recipe, dataset: Dataset, ended: datetime) -> None:
+    """Report and MLflow of a finished sweep, whose driver may have been killed after it noted the end."""
+    from chronotune.page import NAME
+
+    report = directory / NAME
+    if not report.exists() or report.stat().st_mtime < ended.timestamp():
+        _report(directory, recipe, dataset)
+    with Mirror(directory, recipe.tracking):
+        pass  # it catches up when it is left
 
 
 def _summary(final: Standing) -> dict[str, Any]:

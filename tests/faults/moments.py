@@ -45,6 +45,7 @@ MOMENTS = {
     "repeat": Moment("driver, when a finalist's repeat begins", "chronotune.study", "Study.repeat", 2),
     "winner": Moment("driver, before the winner is written", "chronotune.sweep", "write_winner", 1),
     "evaluation": Moment("driver, before the test is evaluated", "chronotune.sweep", "evaluate_sweep", 1),
+    "ended": Moment("driver, when the end is noted, not told", "chronotune.sweep", "_report", 1),
     "worker": Moment("worker, in mid-step, twice in one trial", *_LOSS, "self", 2),
     "writer": Moment("worker, inside a checkpoint write", *_DIGEST, "self", about=".48.partial/state"),
     "hang": Moment("a trial hangs in native code", *_LOSS, "hang"),
