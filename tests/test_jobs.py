@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from typer.testing import CliRunner
 
 from chronotune import cli, driver
-from chronotune.cluster import jobs, parcel, wheel
+from chronotune.cluster import jobs, package, parcel
 from chronotune.cluster.parcel import Order, pack, unpack
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import load_recipe
@@ -242,7 +242,7 @@ def test_the_cluster_is_not_blamed_for_what_fails_here(server: Server, monkeypat
 
     with pytest.raises(BrokenPipeError):
         jobs.follow(job, gone)
-    monkeypatch.setattr(wheel, "build", full)
+    monkeypatch.setattr(package, "write", full)
     with pytest.raises(ChronotuneError, match=r"a job is gathered in \S+ and noted in sweeps/.jobs, but: .*No space"):
         jobs.submit(_recipe(), "/mnt/sweeps/other")
 

@@ -256,7 +256,7 @@ def test_a_sweep_that_failed_has_its_report(
 
     reports = list[bool]()
     monkeypatch.setattr(sweep, "run_tuner", end)
-    monkeypatch.setattr("chronotune.sweep.Mirror.flush", lambda _: reports.append((tmp_path / NAME).exists()))
+    monkeypatch.setattr("chronotune.sweep.Mirror.flush", lambda *_: reports.append((tmp_path / NAME).exists()))
     run = sweep._Sweep(tmp_path, recipe, dataset, trial_data(dataset, recipe), study, None)
     with pytest.raises(type(error)):
         run.run()

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from chronotune import trial
 from chronotune.again import LastWorker
+from chronotune.catalog import Entry
 from chronotune.challenger import choose
 from chronotune.compare import compare
-from chronotune.catalog import Entry
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.recipe import Finalists, Recipe
 from chronotune.data.panel import Panel

@@ -224,9 +224,7 @@ def _settings(preset: ModelPreset, recipe: Recipe, challenger: Contender) -> lis
     ]
 
 
-def best_on_validation(
-    contenders: Sequence[Contender], data: TrialData, recipe: Recipe, predict: Predict
-) -> Contender:
+def best_on_validation(contenders: Sequence[Contender], data: TrialData, recipe: Recipe, predict: Predict) -> Contender:
     """The contender with the lowest objective on the validation windows, one that is no number being the highest.
 
     Nothing is computed for a single one.

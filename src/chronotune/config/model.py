@@ -64,8 +64,8 @@ class Provenance(Declaration):
     chronotune: str = Field(description="The version that wrote it.")
     verdict: str | None = Field(
         None,
-        description="What its sweep's test windows said of these weights, or where `unverified` is told of those of the "
-        "training that was repeated; null when not asked.",
+        description="What its sweep's test windows said of these weights, or, where `unverified` is told, of those of "
+        "the training that was repeated; null when not asked.",
     )
     unverified: str | None = Field(
         None, description="Why no verdict and no score is on these weights; null where they are those that were judged."
