@@ -299,8 +299,8 @@ def test_a_sweep_that_is_here_and_one_that_is_nowhere_are_told_apart(
         assert "nowhere: no sweep of this name is known here" in nowhere
         assert "--cluster NAME" in nowhere
     with Lease(here):
-        told = str(CliRunner().invoke(cli.app, ["stop", "own"]).exception)
-    assert f"kill -INT {os.getpid()}; or, if it is a job of a cluster, name that with --cluster" in told
+        running = str(CliRunner().invoke(cli.app, ["stop", "own"]).exception)
+    assert f"kill -INT {os.getpid()}; or, if it is a job of a cluster, name that with --cluster" in running
 
 
 def test_a_sweep_that_another_machine_drives_is_no_local_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 A Ray head of its own (dashboard on 127.0.0.1, token on), an S3-compatible server, MLflow, PostgreSQL with a password.
 A job submitted from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (a
 Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written
-(study, logs, report, MLflow, Ray's own session logs, the package as it is sent) is searched for secrets, and once more with one planted.
+(study, logs, report, MLflow, Ray's own session logs, the package as it is sent) is searched for secrets, and once more
+with one planted.
 Exits with 1 when a line says FAILED.
 """
 

@@ -148,9 +148,7 @@ def preset_text(preset: ModelPreset) -> str:
     how = f"trial {made.trial} of {made.recipe}" if made.trial is not None else f"one training of {made.recipe}"
     parts = [f"{serving.target}, {serving.horizon} steps ahead", f"tuned from {made.base.partition('@')[0]}, {how}"]
     parts += ["exported by force"] if made.forced else []
-    told = (
-        made.unverified or (made.verdict or "").partition(";")[0]
-    )  # a verdict on other weights would be read as theirs
+    told = made.unverified or (made.verdict or "").partition(";")[0]  # never the verdict on other weights
     parts += [told] if told else []
     about = " ".join("; ".join(parts).split())  # one line, whatever a column is called
     return f"# chronotune forecast models/{preset.name} FILE.csv\n# {about}\n{dump(preset)}"
