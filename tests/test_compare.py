@@ -132,7 +132,12 @@ def test_other_test_windows_have_no_place_in_the_table(tmp_path: Path, change: d
 def test_it_is_printed(tmp_path: Path) -> None:
     """Names, scores, intervals, verdicts, and the reasons below."""
     one, two = sweep(tmp_path / "one", 0.8), sweep(tmp_path / "two", 0.6)
+    Study.reopen(one).note("evaluation", {**evaluation(0.8, "z", 9.0), "test_openings_here": 5})
     printed = CliRunner().invoke(app, ["compare", str(one), str(two), "tiny"], env={"COLUMNS": "200"}).output
     for words in ("measured on 3 windows of 24 steps by sql", "+40.0%", "+10.0% to +30.0%", "tiny: it was not tuned"):
         assert words in printed
+    told = f"test segment: {two} opened once by this sweep; {one} opened once by this sweep, 5 times in all"
+    assert told in " ".join(printed.split())
+    rows = compare([one, two])["groups"][0]["rows"]
+    assert [(row["test_openings"], row["test_openings_here"]) for row in rows] == [(1, None), (1, 5)]
     assert "test_openings" not in read(one).attributes  # nothing was opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from typer.testing import CliRunner
 
 from chronotune import cli, driver
-from chronotune.cluster import jobs, parcel, wheel
+from chronotune.cluster import jobs, package, parcel
 from chronotune.cluster.parcel import Order, pack, unpack
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import load_recipe
@@ -241,7 +242,7 @@ def test_the_cluster_is_not_blamed_for_what_fails_here(server: Server, monkeypat
 
     with pytest.raises(BrokenPipeError):
         jobs.follow(job, gone)
-    monkeypatch.setattr(wheel, "build", full)
+    monkeypatch.setattr(package, "write", full)
     with pytest.raises(ChronotuneError, match=r"a job is gathered in \S+ and noted in sweeps/.jobs, but: .*No space"):
         jobs.submit(_recipe(), "/mnt/sweeps/other")
 
@@ -293,11 +294,28 @@ def test_a_sweep_that_is_here_and_one_that_is_nowhere_are_told_apart(
         for name in ("own", "sweeps/own"):
             told = CliRunner().invoke(cli.app, [command, name])
             assert "this one is here. It does not run: chronotune show sweeps/own" in str(told.exception)
+            assert "or, if it is a job of a cluster, name that with --cluster" in str(told.exception)
         nowhere = str(CliRunner().invoke(cli.app, [command, "nowhere"]).exception)
         assert "nowhere: no sweep of this name is known here" in nowhere
         assert "--cluster NAME" in nowhere
     with Lease(here):
-        assert f"kill -INT {os.getpid()}" in str(CliRunner().invoke(cli.app, ["stop", "own"]).exception)
+        running = str(CliRunner().invoke(cli.app, ["stop", "own"]).exception)
+    assert f"kill -INT {os.getpid()}; or, if it is a job of a cluster, name that with --cluster" in running
+
+
+def test_a_sweep_that_another_machine_drives_is_no_local_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On storage that both see its process is of no use here; once it gives no sign, the sweep does not run."""
+    monkeypatch.chdir(tmp_path)
+    far = tmp_path / "sweeps" / "far"
+    far.mkdir(parents=True)
+    new_study(far)
+    for beat, says in ((time.time(), "no sweep of this name is known here"), (0.0, "It does not run")):
+        there = {"host": "elsewhere", "pid": 4711, "boot": "b", "started": 1.0, "heartbeat": beat}
+        (far / "lease.json").write_text(json.dumps(there))
+        told = str(CliRunner().invoke(cli.app, ["stop", "sweeps/far"]).exception)
+        assert says in told
+        assert "--cluster" in told
+        assert "4711" not in told
 
 
 def test_another_machine_finds_it_on_the_cluster(server: Server) -> None:

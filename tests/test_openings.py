@@ -46,19 +46,36 @@ def test_a_place_that_cannot_be_written_ends_no_sweep(tmp_path: Path, caplog: py
     """Its own count stands, and it is said that the others' is unknown."""
     (tmp_path / FOLDER).write_text("a file where the folder should be")
     assert count_beside(tmp_path, "data", "one", MOMENTS[:1]) is None
-    assert "not counted beside the sweeps" in caplog.text
+    assert "not noted beside the sweeps" in caplog.text
+
+
+def test_a_place_that_can_only_be_read_still_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is there and this opening, which is not noted; those that were noted before count once."""
+    count_beside(tmp_path, "data", "one", MOMENTS[:2])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    assert count_beside(tmp_path, "data", "two", MOMENTS[:1]) == 3
+    assert count_beside(tmp_path, "data", "one", MOMENTS[:3]) == 3
+    assert "No space left" in caplog.text
+    assert len(list((tmp_path / FOLDER / "data").iterdir())) == 2
 
 
 def test_openings_in_words() -> None:
     """One number where both are the same, and what is not known is not told."""
     told = {
-        Openings(1): "opened once",
+        Openings(1): "opened once by this sweep",
+        Openings(1, 1): "opened once",
         Openings(2, 2): "opened 2 times",
         Openings(1, 3): "opened once by this sweep, 3 times in all by the sweeps here",
         Openings(None, 3): "opened 3 times in all here",
     }
     assert {openings: str(openings) for openings in told} == told
-    assert [openings.most for openings in told] == [1, 2, 3, 3]
+    assert [openings.most for openings in told] == [1, 1, 2, 3, 3]
     assert Openings().most == 0
     assert Openings.of(Openings(1, 3).as_dict()) == Openings(1, 3)
     assert Openings.of({"test_openings": 2}) == Openings(2)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from chronotune import trial
 from chronotune.again import LastWorker
+from chronotune.catalog import Entry
 from chronotune.challenger import choose
 from chronotune.compare import compare
 from chronotune.config.load import load_model, load_recipe
@@ -240,6 +241,9 @@ def test_export_writes_the_refit(tmp_path: Path) -> None:
         assert came.verdict == "ship the challenger: so they say"
         assert (weights(to), came.unverified) == (content, None if unrefitted else UNVERIFIED)
         assert load_recipe(to / "recipe.yaml").finalists.refit is not unrefitted
+        about = Entry("model", to.name, to / "preset.yaml").summary  # what `ls` shows
+        assert about.endswith("; ship the challenger: so they say" if unrefitted else f"; {UNVERIFIED}")
+        assert ("ship" in about) is unrefitted
 
 
 def test_what_is_not_refitted_yet_is_not_exported(tmp_path: Path) -> None:

@@ -177,6 +177,17 @@ def test_an_evaluation_leaves_columns_out_but_cuts_no_number(width: int, objecti
     assert ("mape" in headings) == (width == 160)
 
 
+def test_a_model_by_itself_that_no_terminal_holds_is_shown_all_the_same() -> None:
+    """It has no gains, so there is no column of theirs to leave out; the name and the objective stay."""
+    scores = dict.fromkeys(("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"), 0.1234)
+    row = {"model": "a-name-of-some-length" * 2, "context_length": 1008, "covariates": "all", "members": None, **scores}
+    head = {"windows": 73, "horizon": 24, "first_origin": "a", "last_origin": "b", "verdict": None}
+    page = Console(file=io.StringIO(), width=50)
+    page.print(evaluation_table({**head, "rows": [row]}, 50))
+    [headings] = [line for line in text_of(page).splitlines() if line.lstrip().startswith("model")]
+    assert headings.split() == ["model", "sql"]
+
+
 def test_what_became_of_the_winner_in_the_registry_is_told(tmp_path: Path) -> None:
     """Its version; why it is none; nothing where no registry is wanted, or MLflow did not take it and said so."""
     tracking = {"registry": "plant"}

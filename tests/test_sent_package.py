@@ -1,4 +1,4 @@
-"""The package as it is sent with a job: what is built of it, and that it runs without being installed."""
+"""The package as it is sent with a job: what of it is sent, and that it runs without being installed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import chronotune
-from chronotune.cluster import jobs, wheel
+from chronotune.cluster import jobs, package
 from chronotune.cluster.parcel import Order
 from chronotune.config.cluster import ClusterProfile
 
 
-def test_the_wheel_is_named_by_its_contents_and_asks_for_nothing(tmp_path: Path) -> None:
-    """The same bytes, the same name, no dependencies."""
-    first = wheel.build(tmp_path)
-    assert wheel.build(tmp_path) == first
-    with zipfile.ZipFile(first) as opened:
-        names = opened.namelist()
-        about = opened.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    assert "Requires-Dist" not in about
-    assert "Name: chronotune" in about
-    assert not [name for name in names if "__pycache__" in name or name.startswith("chronotune/_shipped/models/.")]
+def test_what_is_sent_is_the_package_and_asks_for_nothing(tmp_path: Path) -> None:
+    """Every module, the shipped folders inside it, no cache, nothing that `export` has made, and no dependencies."""
+    own, about = package.write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {own.name, about.name}
+    sent = {path.relative_to(own).as_posix(): path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    source = Path(chronotune.__file__).parent
+    modules = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*.py")}
+    assert {name: content for name, content in sent.items() if name.endswith(".py")} == modules
+    assert {"_shipped/tuning/smoke.yaml", "_shipped/models/tiny/model.safetensors", "page/page.css"} <= sent.keys()
+    assert not [name for name in sent if "__pycache__" in name or name.startswith("_shipped/models/.")]
+    told = (about / "METADATA").read_text()
+    assert "Requires-Dist" not in told
+    assert "Name: chronotune" in told
 
 
 def test_what_is_sent_needs_no_installation(tmp_path: Path) -> None:

@@ -15,14 +15,17 @@ import chronotune
 from chronotune.config.load import dump, load_model
 from chronotune.config.model import ModelPreset, Provenance, Serving
 from chronotune.config.recipe import Recipe
+from chronotune.contenders import Contender
 from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import load
+from chronotune.data.prepare import load, trial_data
 from chronotune.data.windows import actuals
 from chronotune.errors import InputError
+from chronotune.evaluation import target_of
 from chronotune.metrics import EVALUATION_LEVELS
+from chronotune.openings import count_beside
 from chronotune.report import evaluation_table
 from chronotune.scoring import Ruler
-from chronotune.standalone import evaluate_model, evaluation_of, thinned
+from chronotune.standalone import best_on_validation, evaluate_model, evaluation_of, thinned
 from chronotune.study import read
 from sweep_parts import new_study, small_recipe
 
@@ -174,6 +177,39 @@ def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     assert (again["test_openings"], again["test_openings_here"]) == (None, 5)  # the same target, whoever looks
     assert "test segment opened 5 times in all here" in again["verdict"]["sentence"]
     assert len(read(sweep).attributes["test_openings"]) == 2
+
+
+def test_where_nothing_can_be_noted_no_number_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is counted, and this opening; what cannot be read is not told."""
+    recipe = small_recipe()
+    dataset = load(recipe)
+    assert count_beside(tmp_path / "sweeps", target_of(dataset), "one", ["1", "2"]) == 2
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refused)
+    evaluation = evaluate_model("tiny", recipe, against=tuned(tmp_path / "mine", recipe))
+    assert evaluation["test_openings_here"] == 3
+    monkeypatch.setattr(Path, "iterdir", refused)
+    evaluation = evaluate_model("tiny", recipe, against=tmp_path / "mine")
+    assert (evaluation["test_openings"], evaluation["test_openings_here"]) == (None, None)
+    assert "opened" not in evaluation["verdict"]["sentence"]
+
+
+def test_a_score_that_is_no_number_wins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it comes first; when all are none, the first stays."""
+    recipe = small_recipe()
+    data = trial_data(load(recipe), recipe)
+    ways = [Contender(str(context), recipe.model, context, (), "none") for context in (24, 96, 48)]
+
+    def chosen(*broken: int) -> str:
+        def predict(preset: ModelPreset, panel: Panel, windows: Sequence[Window], context: int, _: Any) -> FloatArray:
+            return Anybody(None).predict(preset, panel, windows, context, ()) + (np.nan if context in broken else 0)
+
+        return best_on_validation(ways, data, recipe, predict).name
+
+    assert (chosen(), chosen(24), chosen(24, 48), chosen(24, 48, 96)) == ("24", "48", "96", "24")
 
 
 def test_a_sweep_counts_who_compares_with_its_winner(tmp_path: Path) -> None:

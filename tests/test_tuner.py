@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,8 +119,9 @@ class _Lost:
 
     exceptions = ray.exceptions
 
-    def __init__(self, deaths: int) -> None:
+    def __init__(self, deaths: int, error: Exception | None = None) -> None:
         self.deaths, self.begun = deaths, 0
+        self.error = error or ray.exceptions.ActorDiedError()
 
     def nodes(self) -> list[Any]:
         """A node without GPUs."""
@@ -134,7 +136,7 @@ class _Lost:
     def get(self, reference: int) -> int:
         """An answer, or the death of who should give it."""
         if reference <= self.deaths:
-            raise ray.exceptions.ActorDiedError
+            raise self.error
         return reference
 
 
@@ -152,3 +154,18 @@ def test_the_winners_worker_may_be_lost_with_its_node(tmp_path: Path, monkeypatc
             with pytest.raises(ChronotuneError, match=f"two have died: .* `chronotune resume {tmp_path}`"):
                 worker.export(0, preset, 27, tmp_path)
         assert fake.begun == begun
+
+
+def test_a_worker_that_cannot_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's first line of that only says where; the cause ends the traceback."""
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError as cause:
+        failed = ray.exceptions.RayTaskError("LastWorker.__init__", traceback.format_exc(), cause, ip="127.0.0.1")
+    fake = _Lost(2, ray.exceptions.ActorDiedError(failed))
+    nothing: Any = None
+    monkeypatch.setattr("chronotune.tuner.ray", fake)
+    monkeypatch.setattr(ray, "nodes", fake.nodes)
+    worker = RemoteWorker(Assignment(small_recipe(), nothing, tmp_path), 1)
+    with pytest.raises(ChronotuneError, match=r"two have died: OSError: \[Errno 28\] No space left on device\. See"):
+        worker.export(0, nothing, 27, tmp_path)

@@ -68,7 +68,8 @@ def test_the_sentence_of_a_segment_that_others_have_opened() -> None:
     )
     assert (told.as_dict()["test_openings"], told.as_dict()["test_openings_here"]) == (1, 7)
     assert "opened 4 times in all here" in verdict(openings=Openings(None, 4)).sentence
-    assert verdict(openings=Openings(1, None)).sentence.endswith("test segment opened once")
+    assert verdict(openings=Openings(1, None)).sentence.endswith("test segment opened once by this sweep")
+    assert "opened" not in verdict(openings=Openings()).sentence
 
 
 def test_the_sentence_of_a_loss() -> None:

@@ -3,7 +3,8 @@
 A Ray head of its own (dashboard on 127.0.0.1, token on), an S3-compatible server, MLflow, PostgreSQL with a password.
 A job submitted from outside runs `tuning/smoke.yaml`; meanwhile the dashboard is looked at in a headless browser (a
 Chromium in $CHROMIUM or on the path), and the metrics port is read. Afterwards all that was written
-(study, logs, report, MLflow, Ray's own session logs, a wheel) is searched for secrets, and once more with one planted.
+(study, logs, report, MLflow, Ray's own session logs, the package as it is sent) is searched for secrets, and once more
+with one planted.
 Exits with 1 when a line says FAILED.
 """
 
@@ -22,7 +23,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from look import browser  # noqa: E402
 from machines import free_ports  # noqa: E402
 from services import Services  # noqa: E402
 
-from chronotune.cluster import wheel  # noqa: E402
+from chronotune.cluster import package  # noqa: E402
 from chronotune.gauges import GAUGES, WINDOWS  # noqa: E402
 from chronotune.study import read  # noqa: E402
 
@@ -149,7 +149,7 @@ def watched(folder: Path, screenshots: Path) -> None:
         with running(head(folder, ports), {**os.environ, "PYTHONPATH": str(ROOT / "src")}, folder / "head.log"):
             play(folder, ports, token, services, screenshots)
             say("no secret in the arguments of a process", not list(in_processes(knows)))
-        say(f"wheel: {wheel.build(folder).name}")
+        say(f"sent with a job: {', '.join(part.name for part in package.write(folder / 'sent'))}")
         scan(folder, services.database, knows)
 
 
@@ -218,22 +218,22 @@ def scan(folder: Path, database: Path, known: dict[str, str]) -> None:
     """All that was written but the token's own file; then with a secret planted in a log of Ray's."""
     places = [database, *(path for path in folder.iterdir() if path.name != "token")]
     files = sum(path.is_file() for place in places for path in place.rglob("*"))
-    found, what = list(find(places, known)), "study, logs, report, MLflow, Ray's session, wheel"
+    found, what = list(find(places, known)), "study, logs, report, MLflow, Ray's session, package"
     say(f"scan of {files} files ({what}): {len(found)} secrets {found[:3]}", not found)
     planted = plant(folder, next(iter(known.values())))
-    again = {Path(finding.place.partition("!")[0]).name for finding in find(places, known)}
+    again = {Path(finding.place).name for finding in find(places, known)}
     say(f"scan with one planted in {len(planted)} places: found in {sorted(again)}", again == planted)
 
 
 def plant(folder: Path, secret: str) -> set[str]:
-    """Write a secret into a log of Ray's, the report and the wheel; the names of these files."""
+    """Write a secret into a log of Ray's, the report and the package as it is sent; the names of these files."""
     log, report = next((folder / "ray").rglob("gcs_server*")), folder / "sweeps" / JOB / "report.html"
-    built = next(folder.glob("*.whl"))
-    with log.open("a") as to_log, report.open("a") as to_report, zipfile.ZipFile(built, "a") as to_wheel:
+    left = folder / "sent" / "chronotune" / "left.env"
+    left.write_text(f"KEY={secret}\n")
+    with log.open("a") as to_log, report.open("a") as to_report:
         to_log.write(f"\nAuthorization: Bearer {secret}\n")
         to_report.write(f"<!-- {base64.b64encode(f'key={secret}'.encode()).decode()} -->")
-        to_wheel.writestr("chronotune/left.env", f"KEY={secret}\n", zipfile.ZIP_DEFLATED)
-    return {log.name, report.name, built.name}
+    return {log.name, report.name, left.name}
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from chronotune.errors import ChronotuneError, InputError
 from chronotune.gate import decision_of
 from chronotune.identity import ruler
 from chronotune.metrics import without_nan
+from chronotune.openings import Openings
 from chronotune.study import Reading, is_sweep, read
 
 
@@ -48,8 +49,9 @@ def compare(targets: Sequence[str | Path]) -> dict[str, Any]:
         JSON values. `groups`: for each ruler that measured at least two, `ruler` and `rows`, the best first; a row has
         name, kind, objective, trials, score and zero_shot (on validation), gain, fitted (an average or a blend, made
         on these very windows, so that it looks better there than it is), and from the test windows test,
-        test_zero_shot, test_gain, low, high, verdict, test_openings. `apart`: name and why of what does not compare
-        with the first group, or not on the test windows.
+        test_zero_shot, test_gain, low, high, verdict, and how often they had been opened when they were scored:
+        test_openings by the sweep, test_openings_here by all beside it (`openings.Openings`). `apart`: name and why
+        of what does not compare with the first group, or not on the test windows.
 
     Raises:
         InputError: There are not two, or no two compare; says why.
@@ -114,7 +116,7 @@ def _tested(evaluation: Mapping[str, Any] | None, objective: str) -> dict[str, A
         "low": verdict["low"],
         "high": verdict["high"],
         "verdict": decision_of(evaluation),
-        "test_openings": evaluation["test_openings"],
+        **Openings.of(evaluation).as_dict(),
     }
 
 
@@ -167,7 +169,7 @@ def _rows(group: Sequence[_Entry]) -> list[dict[str, Any]]:
     """The best first; test scores of other windows than the first's are left out."""
     left_out = {one["name"] for one in _other_tests(group)}
     keys = ("name", "kind", "objective", "trials", "score", "fitted", "zero_shot", "gain")
-    tests = ("test", "test_zero_shot", "test_gain", "low", "high", "verdict", "test_openings")
+    tests = ("test", "test_zero_shot", "test_gain", "low", "high", "verdict", *Openings().as_dict())
     rows = [
         {
             **{key: entry.row.get(key) for key in keys},

@@ -173,7 +173,8 @@ def preset_text(preset: ModelPreset) -> str:
     how = f"trial {made.trial} of {made.recipe}" if made.trial is not None else f"one training of {made.recipe}"
     parts = [f"{serving.target}, {serving.horizon} steps ahead", f"tuned from {made.base.partition('@')[0]}, {how}"]
     parts += ["exported by force"] if made.forced else []
-    parts += [made.verdict.partition(";")[0]] if made.verdict else []
+    told = made.unverified or (made.verdict or "").partition(";")[0]  # never the verdict on other weights
+    parts += [told] if told else []
     about = " ".join("; ".join(parts).split())  # one line, whatever a column is called
     return f"# chronotune forecast models/{preset.name} FILE.csv\n# {about}\n{dump(preset)}"
 
@@ -281,7 +282,7 @@ def _refuse_unshipped(directory: Path, reading: Reading) -> None:
 
 
 def _judged(preset: ModelPreset, evaluation: Mapping[str, Any] | None) -> ModelPreset:
-    """The preset with the verdict in its provenance."""
+    """The preset with the verdict in its provenance; of a refit, that on the training that was repeated."""
     if preset.provenance is None:
         return preset
     verdict = (evaluation or {}).get("verdict") or {}

@@ -45,12 +45,16 @@ class Openings:
         return max(self.own or 0, self.here or 0)
 
     def __str__(self) -> str:
-        """`opened once`, or `opened once by this sweep, 7 times in all by the sweeps here`."""
-        if self.here is None or self.here == self.own:
-            return f"opened {times(self.own or 0)}"
+        """`opened once`, or `opened once by this sweep, 7 times in all by the sweeps here`.
+
+        Where only one count is known, it says whose it is; `most` is 0 where neither is, and there is nothing to say.
+        """
         if self.own is None:
-            return f"opened {times(self.here)} in all here"
-        return f"opened {times(self.own)} by this sweep, {times(self.here)} in all by the sweeps here"
+            return f"opened {times(self.here or 0)} in all here"
+        if self.here == self.own:
+            return f"opened {times(self.own)}"
+        others = "" if self.here is None else f", {times(self.here)} in all by the sweeps here"
+        return f"opened {times(self.own)} by this sweep{others}"
 
 
 def times(count: int) -> str:
@@ -68,16 +72,20 @@ def count_beside(place: Path, data: str, sweep: str, moments: Sequence[str]) -> 
         moments: Its openings, as ISO 8601 has times, oldest first.
 
     Returns:
-        How many there are in `place`; None, with a warning, when it cannot be written.
+        How many there are in `place` and among these; a warning when they cannot be noted, and None when those that
+        are there cannot be read either.
     """
     folder = place / FOLDER / data
+    own = {f"{re.sub('[^0-9T]', '', moment)}-{sweep}-{number}" for number, moment in enumerate(moments, start=1)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number, moment in enumerate(moments, start=1):
-            (folder / f"{re.sub('[^0-9T]', '', moment)}-{sweep}-{number}").touch()
-        return sum(1 for _ in folder.iterdir())
+        for name in own:
+            (folder / name).touch()
     except OSError as error:
-        log.warning("this opening of the test segment is not counted beside the sweeps, as %s", error)
+        log.warning("this opening of the test segment is not noted beside the sweeps, so later ones miss it: %s", error)
+    try:
+        return len(own | {file.name for file in folder.iterdir()})
+    except OSError:
         return None
 
 

@@ -145,7 +145,8 @@ def evaluation_table(evaluation: Mapping[str, Any], width: int = WIDE) -> Group:
     openings = Openings.of(evaluation)
     title += f"; {openings}" if openings.most else ""
     verdict = evaluation.get("verdict")  # sweeps of before have none
-    dispensable = [name for name in NEEDED_LEAST if name != (verdict or {}).get("objective")]
+    objective = (verdict or {}).get("objective")
+    dispensable = [name for name in NEEDED_LEAST if name in lines[0] and name != objective]
     table = _table(lines, _too_many(lines, width, dispensable))
     below = [*_compositions(evaluation), *([_meaning(evaluation)] if compared else [])]
     return Group(title, table, *below, *([f"verdict: {verdict['sentence']}"] if verdict else []))
@@ -186,6 +187,8 @@ def comparison_tables(comparison: Mapping[str, Any]) -> Group:
     parts: list[Any] = []
     for group in comparison["groups"]:
         parts += [f"measured on {group['ruler'].rpartition(', ')[0]}", _table(map(_compared, group["rows"]), set())]
+        counted = [(row["name"], found) for row in group["rows"] if (found := Openings.of(row)).most]
+        parts += [f"test segment: {'; '.join(f'{name} {found}' for name, found in counted)}"] if counted else []
     return Group(*parts, *(f"{one['name']}: {one['why']}" for one in comparison["apart"]))
 
 

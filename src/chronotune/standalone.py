@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -145,9 +146,10 @@ def evaluate_model(
     predict = Worker(Assignment(loaded, data, Path())).predict
     contenders = of_preset(preset, loaded)
     if other is not None:
-        challenger = _named(preferred(contenders, data, loaded, predict), preset.name)
+        challenger = _named(best_on_validation(contenders, data, loaded, predict), preset.name)
         name = ZERO_SHOT if str(against) == ZERO_SHOT else other.name
-        contenders = [_named(preferred(_settings(other, loaded, challenger), data, loaded, predict), name), challenger]
+        ways = _settings(other, loaded, challenger)
+        contenders = [_named(best_on_validation(ways, data, loaded, predict), name), challenger]
     ruler = thinned(Ruler.of_test(dataset, loaded), max_windows)
     openings = _counted([preset, *([other] if other else [])], dataset)
     return _scored(contenders, dataset, ruler, predict, openings, judged=other is not None)
@@ -222,15 +224,19 @@ def _settings(preset: ModelPreset, recipe: Recipe, challenger: Contender) -> lis
     ]
 
 
-def preferred(contenders: Sequence[Contender], data: TrialData, recipe: Recipe, predict: Predict) -> Contender:
-    """The contender with the lowest objective on the validation windows; nothing is computed for a single one."""
+def best_on_validation(contenders: Sequence[Contender], data: TrialData, recipe: Recipe, predict: Predict) -> Contender:
+    """The contender with the lowest objective on the validation windows, one that is no number being the highest.
+
+    Nothing is computed for a single one.
+    """
     if len(contenders) == 1:
         return contenders[0]
     ruler = Ruler.of_validation(data, recipe)
 
     def score(one: Contender) -> float:
         predictions = predict(one.preset, data.panel, ruler.windows, one.context_length, one.covariates)
-        return ruler.score(predictions)[recipe.objective]
+        found = ruler.score(predictions)[recipe.objective]
+        return found if math.isfinite(found) else math.inf  # min() would keep a NaN that comes first
 
     return min(contenders, key=score)
 
@@ -263,7 +269,8 @@ def _counted(presets: Sequence[ModelPreset], dataset: Dataset) -> Openings | Non
     if not is_counted_beside(place, target):
         return None
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Openings(None, count_beside(place, target, f"model.{uuid.uuid4().hex[:12]}", [now]))
+    here = count_beside(place, target, f"model.{uuid.uuid4().hex[:12]}", [now])
+    return None if here is None else Openings(None, here)
 
 
 def _noted(sweep: Path, dataset: Dataset) -> Openings | None:

@@ -181,7 +181,7 @@ class Bucket:
             return checkpoint.read_meta(folder)
 
     def drop_state(self, key: str) -> None:
-        """By `Store`: once for what this object has saved and dropped."""
+        """By `Store`: once a key, as nobody writes a checkpoint again whose trial has ended."""
         if key in self._removed.stateless:
             return
         with self._only_meta(key) as folder:

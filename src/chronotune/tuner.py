@@ -349,20 +349,20 @@ class RemoteWorker:
         try:
             return _get(getattr(self._handle, method).remote(*arguments))
         except ray.exceptions.RayActorError as error:
-            log.warning("the worker that writes and evaluates the winner died; another takes over: %s", _first(error))
+            log.warning("the worker that writes and evaluates the winner died; another takes over: %s", _line(error))
             self._handle = self._begun()
         try:
             return _get(getattr(self._handle, method).remote(*arguments))
         except ray.exceptions.RayActorError as error:
             raise ChronotuneError(
-                f"a worker must write and evaluate the winner, but two have died: {_first(error)}. "
+                f"a worker must write and evaluate the winner, but two have died: {_line(error)}. "
                 f"See to the memory of the nodes, then `chronotune resume {self._assignment.directory}`"
             ) from error
 
 
-def _first(error: Exception) -> str:
-    """The first line of an error: Ray's are long."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _line(error: ray.exceptions.RayActorError) -> str:
+    """One line of an error, as Ray's are long: the first, or of a constructor's traceback the last, its cause."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1 if error.actor_init_failed else 0]
 
 
 def _get(reference: Any) -> Any:

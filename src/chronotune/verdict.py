@@ -74,7 +74,7 @@ class Verdict:
         if it.by_series is not None:
             one = it.by_series
             details.append(f"{one.worse} of {one.series} series worse, {one.clearly_worse} clearly")
-        if self.openings is not None:
+        if self.openings is not None and self.openings.most:
             luck = ", and every further look gives luck a chance" if self.openings.most > 1 else ""
             details.append(f"test segment {self.openings}{luck}")
         return details

@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import secrets
-import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from unittest.mock import patch
 from machines import free_ports
 
 sys.path.append(str(Path(__file__).parents[1]))  # this is a script's folder: the tests' helpers are above it
+from mlflow_parts import NoServerError, mlflow_server
 from objects_parts import BUCKET, Objects
 from postgres_parts import server_or_reason
 
@@ -59,13 +58,10 @@ class Services:
 
     def _start_mlflow(self, port: int) -> None:
         self.tracking = f"http://127.0.0.1:{port}"
-        address = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-        store = ("--backend-store-uri", f"sqlite:///{self.place}/mlflow.db")
-        served = ("--artifacts-destination", str(self.place / "artifacts"))
-        log = self._stack.enter_context((self.place / "mlflow.log").open("w"))
-        command = [sys.executable, "-m", "mlflow", "server", *address, *store, *served]
-        self._stack.callback(_end, subprocess.Popen(command, stdout=log, stderr=log, cwd=self.place))
-        _wait_for(f"{self.tracking}/health")
+        try:
+            self._stack.enter_context(mlflow_server(self.place, port))
+        except NoServerError as error:
+            raise SystemExit(str(error)) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -130,24 +126,3 @@ def faults_of_runs(runs: list[tuple[str, str]], trials: int) -> list[str]:
     count = f"MLflow has {len(names)} runs, not those of {trials} trials and 1 sweep"
     wrong = [] if len(names) == trials + 1 else [count]
     return [*wrong, *twice, *running]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(30)
-    process.kill()
-    process.wait()
-
-
-def _wait_for(address: str, seconds: float = 240) -> None:
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=10).close()
-        except OSError as error:
-            if time.monotonic() > until:
-                raise SystemExit(f"{address} must answer within {seconds:.0f} seconds: {error}") from error
-        else:
-            return
-        time.sleep(0.5)

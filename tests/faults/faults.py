@@ -162,7 +162,7 @@ def endure(name: str, ground: Ground) -> Outcome:
         whole = (ground.extended() if fault.extended else ground.whole()).table()
     except NotAsPromisedError as error:
         return Outcome(name, fault.told, "see below", 0, "", "BROKEN", survived=False, broken=str(error))
-    except world.NotPossibleError as error:
+    except world.IMPOSSIBLE as error:
         return Outcome(name, fault.told, str(error), 0, "", "not run", survived=True)
     return outcome(name, fault.told, story, fault.promise, fault.failures, whole)
 

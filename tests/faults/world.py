@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from drivers import first_result, killed_at_first_result
@@ -23,11 +21,18 @@ from chronotune.catalog import entries
 from chronotune.data.sources import solar
 from chronotune.study import JOURNAL
 
+sys.path.append(str(Path(__file__).parents[1]))  # this is a script's folder: the tests' helpers are above it
+from mlflow_parts import NoServerError, kill_group, mlflow_server
+
 NODE = Path(__file__).parent / "node.py"
 
 
 class NotPossibleError(Exception):
     """This machine does not let the fault be made."""
+
+
+IMPOSSIBLE = (NotPossibleError, NoServerError)
+"""All that says so."""
 
 
 def torn_line(place: Place) -> Story:
@@ -157,7 +162,7 @@ def mlflow_outage(place: Place, back: str) -> Story:
     served = Place(place.folder, place.concurrent, tuple(settings))
     with mlflow_server(served.folder, port) as server, served.start() as process:
         served.until(process, first_result)
-        _kill_group(server)
+        kill_group(server)
         if back == "early":
             time.sleep(3)  # the mirror finds nobody there
             with mlflow_server(served.folder, port):
@@ -169,40 +174,6 @@ def mlflow_outage(place: Place, back: str) -> Story:
     with mlflow_server(served.folder, port):
         served.run("mirror", "sweep")
     return Story("goes on and says so, `chronotune mirror` catches up", (place,))
-
-
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's own server over the database in a folder."""
-    store, artifacts = f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", store, "--serve-artifacts", "--artifacts-destination", str(artifacts)]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody asks
-    with (folder / "server.txt").open("a") as printed:
-        server = subprocess.Popen(
-            command, stdout=printed, stderr=printed, cwd=folder, env=environment, start_new_session=True
-        )
-    try:
-        _wait_for_answer(f"http://127.0.0.1:{port}/health", server)
-        yield server
-    finally:
-        _kill_group(server)
-        server.wait()
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _wait_for_answer(address: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
-        with suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        if server.poll() is not None:
-            raise NotPossibleError(f"the MLflow server ends with code {server.returncode}")
-        time.sleep(0.1)
-    raise NotPossibleError("the MLflow server does not answer")
 
 
 def free_port() -> int:

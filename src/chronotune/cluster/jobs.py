@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chronotune import __version__
-from chronotune.cluster import wheel
+from chronotune.cluster import package
 from chronotune.cluster.parcel import Order, pack
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.recipe import Recipe
@@ -168,7 +168,7 @@ def environment(profile: ClusterProfile, order: Order, files: Path | None, place
     if files is not None and order.sent:
         given["working_dir"] = str(files)
     if wanted.wheel:
-        given["py_modules"] = [str(folder) for folder in wheel.unpacked(place)]
+        given["py_modules"] = [str(folder) for folder in package.write(place)]
     if wanted.pip:
         given["pip"] = wanted.pip
     return given

@@ -104,13 +104,15 @@ def _find(target: str, cluster: str | None) -> Job:
 
 
 def _refuse_local(target: str) -> None:
-    """Do nothing unless the sweep is in a folder here, where no job drives it.
+    """Do nothing unless the sweep is in a folder here and no process of another machine drives it.
+
+    A folder that several machines see may be that of a job, submitted elsewhere.
 
     Raises:
         InputError: It is; says whether it runs, and what to do instead.
     """
     from chronotune.errors import InputError
-    from chronotune.lease import is_alive, read_holder
+    from chronotune.lease import is_alive, is_here, read_holder
     from chronotune.study import is_sweep
 
     folder = next((path for path in (Path(target), Path("sweeps") / target) if is_sweep(path)), None)
@@ -119,10 +121,12 @@ def _refuse_local(target: str) -> None:
     rule = f"{folder}: attach, status and stop are for sweeps that run as jobs of a cluster, but this one is here"
     if (holder := read_holder(folder)) is None or not is_alive(holder):
         remedy = f"It does not run: chronotune show {folder}, or go on with it: chronotune resume {folder}"
-    else:
-        where = f"process {holder['pid']} on {holder['host']}"
+    elif is_here(holder):
+        where = f"Process {holder['pid']} on {holder['host']}"
         remedy = f"{where} drives it: chronotune show {folder}, or stop it: kill -INT {holder['pid']}"
-    raise InputError(f"{rule}. {remedy[0].upper()}{remedy[1:]}")
+    else:
+        return
+    raise InputError(f"{rule}. {remedy}; or, if it is a job of a cluster, name that with --cluster")
 
 
 def _follow(job: Job) -> None:

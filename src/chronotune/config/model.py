@@ -62,9 +62,13 @@ class Provenance(Declaration):
         None, description="On the validation origins of that recipe, in original units; null: it was trained on them."
     )
     chronotune: str = Field(description="The version that wrote it.")
-    verdict: str | None = Field(None, description="What its sweep's test windows said of it; null when not asked.")
+    verdict: str | None = Field(
+        None,
+        description="What its sweep's test windows said of these weights, or, where `unverified` is told, of those of "
+        "the training that was repeated; null when not asked.",
+    )
     unverified: str | None = Field(
-        None, description="Why the verdict is not on these weights, but on those of the training that was repeated."
+        None, description="Why no verdict and no score is on these weights; null where they are those that were judged."
     )
     forced: bool = Field(False, description="Exported by --force, although the verdict is not to ship it.")
     averaged: list[str] = Field(
