@@ -288,7 +288,7 @@ class _Sweep:
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)
         if self.recipe.finalists.refit:
-            _report(self.directory, self.recipe, self.dataset)  # the verdict is there, and a training more may take long
+            _report(self.directory, self.recipe, self.dataset)  # the verdict is there, a training may take long
         refit(self.study, self.assignment, worker, self.dataset.panel)
 
     def _is_evaluated(self) -> bool:
