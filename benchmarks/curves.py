@@ -41,9 +41,7 @@ CHANGES: Mapping[str, Sequence[str]] = {
         "search_space.learning_rate={type: choice, values: [3.0e-5, 1.0e-4, 3.0e-4, 1.0e-3, 3.0e-3]}",
         "search_space.windows=8",
         "search_space.accumulation=1",
-        "search_space.context_length={type: choice, values: [96, 192]}",  # a day, two days: cheap
-        "budget.windows=576",  # two ninths of the recipe's
-        "early_stopping.grace=64",
+        "search_space.context_length={type: choice, values: [192, 672]}",  # two days, a week
         *_NOT_MORE,
     ),
 }
