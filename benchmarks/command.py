@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 from chronotune.errors import ChronotuneError
@@ -14,9 +15,13 @@ from chronotune.errors import ChronotuneError
 def carry_out(
     options: argparse.Namespace, benchmark: Callable[[], dict[str, Any]], show: Callable[[dict[str, Any]], None]
 ) -> int:
-    """Run a benchmark; with `options.json` print its results as one JSON object, else `show` them; the exit code."""
+    """Run a benchmark; with `options.json` print its results as one JSON object, else `show` them; the exit code.
+
+    What else is printed meanwhile, such as a warning of Ray's, goes to stderr.
+    """
     try:
-        results = benchmark()
+        with redirect_stdout(sys.stderr):
+            results = benchmark()
     except ChronotuneError as error:
         print(error, file=sys.stderr)
         return error.exit_code

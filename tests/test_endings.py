@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chronotune import endings
+from chronotune import endings, trial
 from chronotune.cluster import is_given_up
 from chronotune.data.prepare import load, trial_data
 from chronotune.endings import Notice, ToldToGo
@@ -68,6 +68,27 @@ def test_work_between_two_rungs_is_kept(new_worker: Callable[[], Worker], steps:
     rest = list(run.results())
     assert kept
     assert scores(rest) == [score for score in whole if score[0] >= max(kept)]
+
+
+def test_a_notice_during_scoring_does_not_lose_the_training_before(
+    new_worker: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is heeded before the next step, when the result is there and its checkpoint written."""
+    validate = trial.validate
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments)
+
+    signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the process would have ended"))
+    worker = new_worker()
+    worker.notice.listen()
+    monkeypatch.setattr(trial, "validate", interrupted)
+    results = TrialRun(worker, 0, POINT).results()
+    first = next(results)
+    with pytest.raises(ToldToGo):
+        next(results)
+    assert scores([next(TrialRun(new_worker(), 0, POINT).results())]) == scores([first])
 
 
 def test_nothing_is_written_twice_where_a_rung_was_just_reached(new_worker: Callable[[], Worker]) -> None:

@@ -148,7 +148,8 @@ def look(opened: Browser, page: Path, width: int, scheme: str, picture: Path | N
     height, content = (int(_value(opened, session, f"document.documentElement.scroll{side}")) for side in _SIDES)
     faults = [*faults_of(opened.events)]
     faults += [f"{wanted} plots, but {drawn} drawn"] if drawn != wanted else []
-    faults += [f"{content} pixels wide in a window of {width}"] if content > width else []
+    if content > width:
+        faults.append(f"{content} pixels wide in a window of {width}: {_value(opened, session, _WIDER)}")
     if picture:
         _photograph(opened, session, picture, width, height)
     opened.call("Target.closeTarget", targetId=target)
@@ -156,6 +157,11 @@ def look(opened: Browser, page: Path, width: int, scheme: str, picture: Path | N
 
 
 _SIDES = ("Height", "Width")
+_WIDER = """[...document.querySelectorAll('main, main *')]
+  .filter(element => !element.closest('.scroll, .plot, pre') && element.clientWidth > 0)
+  .filter(element => element.scrollWidth > element.clientWidth)
+  .map(element => element.outerHTML.slice(0, 80)).pop()"""
+"""The innermost element that holds more than its own width, boxes that scroll apart."""
 
 
 def _wait(opened: Browser, session: str) -> tuple[int, int]:

@@ -188,7 +188,9 @@ class TrialRun:
         for rung in self._recipe.rungs:
             if rung > self._tuner.windows_seen:
                 self._prune()
-                yield self._advance(rung)
+                with self._worker.notice.awaited():  # also while it scores and writes: what was trained is not lost
+                    result = self._advance(rung)
+                yield result
 
     def export(self, windows_seen: int, folder: Path) -> None:
         """Write the plain weights of the checkpoint at `windows_seen` into `folder`."""
@@ -201,8 +203,7 @@ class TrialRun:
 
     def _advance(self, rung: int) -> dict[str, Any]:
         started, busy = time.perf_counter(), device.Busy(self._tuner.device)
-        with self._worker.notice.awaited():
-            progress = self._tuner.advance(rung, self._is_time_to_go)
+        progress = self._tuner.advance(rung, self._is_time_to_go)
         busy_share = busy.share()
         self._threads.rest()
         if self._tuner.windows_seen < rung:

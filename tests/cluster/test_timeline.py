@@ -45,7 +45,7 @@ def test_what_is_found_out_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Machines, "add", lambda *_: None)
     monkeypatch.setattr(Machines, "notice", lambda *_: None)
     gone: Any = SimpleNamespace(poll=lambda: 0, children=lambda recursive: [])
-    nodes.nodes["c"] = gone
+    nodes.nodes = dict.fromkeys("cdg", gone)
     answers, code = iter([401, 403, 200, 200, 403, 200]), [0]
     monkeypatch.setattr(Machines, "answer", lambda *_: next(answers))
     monkeypatch.setattr(timeline, "trains", lambda *_: True)

@@ -187,16 +187,24 @@ class Play:
         self.line.until("results go on", lambda: self.results > before + 2)
 
     def be_noticed(self) -> None:
-        """A spot market tells node c that it goes; its worker keeps what it has done."""
-        self.machines.add("d")
-        self.line.say("node d started")
-        node = self.machines.nodes["c"]
-        self.line.until("a worker on node c trains", lambda: trains(self.directory, pids_of(node)))
-        self.machines.notice("c")
-        self.line.say("node c gets SIGTERM")
-        self.line.until("node c has ended in order", lambda: self.machines.nodes["c"].poll() is not None, 120)
-        kept = told(self.directory, "told to go")
+        """A spot market tells node c that it goes; its worker keeps what it has done.
+
+        Where the notice comes between two slices of training there is nothing to keep: then the next node is told.
+        """
+        for going, coming in (("c", "d"), ("d", "g"), ("g", "h")):
+            self.machines.add(coming)
+            self.line.say(f"node {coming} started")
+            self._send_away(going)
+            if kept := told(self.directory, "told to go"):
+                break
         self.must(f"workers that kept their work before they went: {kept}", kept > 0)
+
+    def _send_away(self, name: str) -> None:
+        node = self.machines.nodes[name]
+        self.line.until(f"a worker on node {name} trains", lambda: trains(self.directory, pids_of(node)))
+        self.machines.notice(name)
+        self.line.say(f"node {name} gets SIGTERM")
+        self.line.until(f"node {name} has ended in order", lambda: node.poll() is not None, 120)
 
     def lose_the_head(self) -> None:
         """With all nodes and the driver; the sweep goes on on a new cluster at the same address."""
