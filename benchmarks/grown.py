@@ -30,10 +30,10 @@ from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.gauges import Work
 from chronotune.sampler import draw
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
+from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, result_of, scheduler
 from chronotune.stores import prune
 from chronotune.study import Study
-from chronotune.trial import Assignment, result_of
+from chronotune.trial import Assignment
 
 SIZES = (1000, 3000, 10_000)
 """Ended trials in the study at which is measured."""
@@ -116,7 +116,7 @@ def _reports(recipe: Recipe, number: int, point: dict[str, Any]) -> Iterator[dic
     trial.setup({"number": number, "hyperparameters": point}, SimpleNamespace(recipe=recipe))  # type: ignore[arg-type]
     for _ in recipe.rungs:
         report = trial.step()
-        yield {**report, **result_of(report)}
+        yield {**report, **result_of(report)}  # as the study keeps it
 
 
 def run(study: Study, assignment: Assignment, searcher: StudySearcher, asha: Any, count: int) -> None:

@@ -7,13 +7,14 @@ model and calls `fit`, the stock searcher, scheduler and MLflow callback; or an 
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from transformers.trainer_callback import TrainerCallback
@@ -26,7 +27,7 @@ from chronotune.data.prepare import TrialData
 from chronotune.data.windows import actuals
 from chronotune.metrics import QUANTILES
 
-OBJECTIVE, WINDOWS, BUSY, FIRST_STEP = "objective", "windows", "busy", "first_step"
+OBJECTIVE, WINDOWS, BUSY, FIRST_STEP, REACHED = "objective", "windows", "busy", "first_step", "reached"
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,35 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """A validation objective that was lower than those before it in its trial."""
+
+    at: float
+    """Unix time."""
+    score: float
+    weights: str
+    """The folder of its weights."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """What became of one configuration."""
 
     point: Hyperparameters
-    score: float
-    """The lowest validation objective that it reached; infinite without any."""
+    reached: tuple[Reached, ...]
+    """In the order of time."""
     busy: float
     """Seconds inside `fit`'s training loop, validation included."""
     gap: float
     """Seconds from the call of the trial's function to its first optimizer step."""
-    weights: Path | None
-    """Those of the best score."""
 
 
-def plain_ray(task: Task, folder: Path) -> tuple[list[Trial], float]:
-    """Ray Tune with OptunaSearch, ASHA and the MLflow callback; also the seconds of `Tuner.fit`."""
+Span: TypeAlias = tuple[float, float]
+"""Unix times of a search's beginning and end."""
+
+
+def plain_ray(task: Task, folder: Path) -> tuple[list[Trial], Span]:
+    """Ray Tune with OptunaSearch, ASHA and the MLflow callback; also when `Tuner.fit` began and ended."""
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -86,15 +100,15 @@ def plain_ray(task: Task, folder: Path) -> tuple[list[Trial], float]:
         run_config=tune.RunConfig(name="plain", storage_path=str(folder), callbacks=[mirror], verbose=0),
     )
     ray.init(num_cpus=task.threads * task.slots, include_dashboard=False, log_to_driver=False)
-    began = time.perf_counter()
+    began = time.time()
     grid = tuner.fit()
-    seconds = time.perf_counter() - began
+    ended = time.time()
     ray.shutdown()
-    return [_ray_result(task, result) for result in grid], seconds
+    return [_ray_result(task, result) for result in grid], (began, ended)
 
 
-def plain_optuna(task: Task, folder: Path) -> tuple[list[Trial], float]:
-    """Optuna in one process, one trial after the other; also the seconds of `optimize`."""
+def plain_optuna(task: Task, folder: Path) -> tuple[list[Trial], Span]:
+    """Optuna in one process, one trial after the other; also when `optimize` began and ended."""
     import optuna
     import torch
 
@@ -124,9 +138,9 @@ def plain_optuna(task: Task, folder: Path) -> tuple[list[Trial], float]:
             raise optuna.TrialPruned
         return told.score
 
-    began = time.perf_counter()
+    began = time.time()
     study.optimize(objective, n_trials=len(task.points))
-    return trials, time.perf_counter() - began
+    return trials, (began, time.time())
 
 
 def distributions(space: SearchSpace) -> dict[str, Any]:
@@ -178,11 +192,15 @@ class _Told:
 
     def __init__(self) -> None:
         self.called = time.perf_counter()
-        self.score, self.busy, self.gap, self.stopped = float("inf"), 0.0, 0.0, False
-        self.weights: Path | None = None
+        self.reached: list[Reached] = []
+        self.busy, self.gap, self.stopped = 0.0, 0.0, False
+
+    @property
+    def score(self) -> float:
+        return self.reached[-1].score if self.reached else math.inf
 
     def trial(self, point: Hyperparameters) -> Trial:
-        return Trial(point, self.score, self.busy, self.gap, self.weights)
+        return Trial(point, tuple(self.reached), self.busy, self.gap)
 
 
 def _ray_trial(config: dict[str, Any], task: Task | None = None, folder: Path | None = None) -> None:
@@ -195,7 +213,7 @@ def _ray_trial(config: dict[str, Any], task: Task | None = None, folder: Path | 
 
     def report(windows: int, score: float) -> bool:
         values = {OBJECTIVE: score, WINDOWS: windows, BUSY: told.busy, FIRST_STEP: told.gap}
-        tune.report({**values, "best": told.score, "weights": str(told.weights)})
+        tune.report({**values, REACHED: [asdict(one) for one in told.reached]})
         return False  # Ray ends a stopped trial itself
 
     fit(task, as_point({**fixed(task.recipe.search_space), **config}), Path(tempfile.mkdtemp(dir=folder)), told, report)
@@ -203,13 +221,11 @@ def _ray_trial(config: dict[str, Any], task: Task | None = None, folder: Path | 
 
 def _ray_result(task: Task, result: Any) -> Trial:
     told = result.metrics or {}
-    weights = told.get("weights")
     return Trial(
         as_point({**fixed(task.recipe.search_space), **(result.config or {})}),
-        told.get("best", float("inf")),
+        tuple(Reached(**one) for one in told.get(REACHED, ())),
         told.get(BUSY, 0.0),
         told.get(FIRST_STEP, 0.0),
-        Path(weights) if weights else None,
     )
 
 
@@ -291,8 +307,9 @@ class _AtRungs(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
         model.eval()
         score = self._score(model)
         if score < self._told.score:
-            self._told.score, self._told.weights = score, self._folder / "best"
-            model.save_pretrained(self._told.weights)
+            weights = self._folder / f"best-{rung}"
+            model.save_pretrained(weights)
+            self._told.reached.append(Reached(time.time(), score, str(weights)))
         model.train()
         self._told.busy = time.perf_counter() - self._began
         if self._report(rung, score):

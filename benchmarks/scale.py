@@ -75,14 +75,13 @@ class Instant(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         score = 1 + self._config["hyperparameters"]["learning_rate"] + self._config["number"] % 7 / 100 + 10 / rung
         attributes = {"seconds": 0.01, "steps": rung, "device": "cpu", "splits": [], "host": "here", "checkpoint": "0"}
         attributes[LOSSES] = packed(np.full(self._origins, score))
-        return {
+        result = {
             search.BUDGET: rung,
             search.OBJECTIVE: score,
             "metrics": dict.fromkeys(METRICS, score),
             "attributes": attributes,
-            "number": self._config["number"],
-            "done": rung >= self._rungs[-1],
         }
+        return search.report_of(result, number=self._config["number"], done=rung >= self._rungs[-1])
 
 
 METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80", "train_loss")

@@ -78,14 +78,13 @@ class Sleeping(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         score = 1 + 10 / rung
         seen = {"began": began, "ended": time.time(), "pid": os.getpid(), "memory": memory()}
         like_real = {"seconds": self._next, "steps": rung, "device": "cpu", "splits": [], "checkpoint": "0"}
-        return {
+        result = {
             search.BUDGET: rung,
             search.OBJECTIVE: score,
             "metrics": {"sql": score, "train_loss": score},
             "attributes": {**like_real, **seen, LOSSES: packed(np.full(self._losses, score))},
-            "number": self._config["number"],
-            "done": rung >= self._rungs[-1],
         }
+        return search.report_of(result, number=self._config["number"], done=rung >= self._rungs[-1])
 
 
 def memory() -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.errors import ChronotuneError
 
 if TYPE_CHECKING:
-    from plain_ways import Task, Trial
+    from plain_ways import Reached, Task, Trial
 
 TUNING = Path(__file__).parents[1] / "tuning"
 WAYS = ("ours", "plain_ray", "plain_optuna")
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
     options = _options().parse_args(arguments)
     if options.way:  # in a process of its own
-        print(json.dumps(run_way(options.way, recipe_of(options, options.seeds[0]), Path(options.folder))))
+        found = run_way(options.way, recipe_of(options, options.seeds[0]), Path(options.folder), options.until)
+        print(json.dumps(found))
         return 0
     return carry_out(options, lambda: benchmark(options), print_table)
 
@@ -51,12 +53,15 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         What `--json` prints: `runs` by way, in the order of the seeds; the medians over the seeds of trials per hour,
-        of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others.
+        of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others; and what was the best
+        when ours had ended, `validation` and `test` of each way and seed, null where it had no result yet.
     """
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     for seed in options.seeds:
-        for way in options.ways:
-            runs[way].append(in_own_process(way, seed, options))
+        until = math.inf
+        for way in sorted(options.ways, key=WAYS.index):  # ours first: the others are looked at when it has ended
+            runs[way].append(in_own_process(way, seed, options, until))
+            until = runs[way][-1]["seconds"] if way == "ours" else until
             if not options.json:
                 print(f"seed {seed}, {way}: {runs[way][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
     rates = {way: median(run["trials"] / run["seconds"] * 3600 for run in runs[way]) for way in runs}
@@ -75,12 +80,12 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def in_own_process(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def in_own_process(way: str, seed: int, options: argparse.Namespace, until: float) -> dict[str, Any]:
     """One way for one seed, with the highest memory of its process tree."""
     with tempfile.TemporaryDirectory() as folder:
         quick = ["--quick"] if options.quick else []
         command = [sys.executable, __file__, "--way", way, "--folder", folder, "--recipe", options.recipe, *quick]
-        command += ["--model", options.model, "--seeds", str(seed)]
+        command += ["--model", options.model, "--seeds", str(seed), "--until", str(until)]
         with (Path(folder) / "stderr").open("w+") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
             peak = 0
@@ -122,9 +127,9 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
 
 
-def run_way(way: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """One search, in this process: how long it took, how busy its slots were, and how good its best is on the test."""
-    return _ours(recipe, folder) if way == "ours" else _plain(way, recipe, folder)
+def run_way(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, Any]:
+    """One search, in this process: how long it took, how busy its slots were, and how good its best was by `until`."""
+    return _ours(recipe, folder) if way == "ours" else _plain(way, recipe, folder, until)
 
 
 def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -151,7 +156,7 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def _plain(way: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def _plain(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, Any]:
     import plain_ways
 
     from chronotune.data.prepare import load, trial_data
@@ -161,17 +166,23 @@ def _plain(way: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
     threads = recipe.cluster.cpus_per_trial
     points = configurations(recipe)
     task = plain_ways.Task(recipe, trial_data(dataset, recipe), points, str(locate(recipe.model)), threads, SLOTS)
-    trials, seconds = getattr(plain_ways, way)(task, folder)
-    best = min(trials, key=lambda trial: trial.score)
+    trials, (began, ended) = getattr(plain_ways, way)(task, folder)
+    best, seconds = best_by(trials, began + until), ended - began
     slots = 1 if way == "plain_optuna" else SLOTS
     return {
         "seconds": seconds,
         "trials": len(trials),
         "busy_share": sum(trial.busy for trial in trials) / (slots * seconds),
         "gap": median(trial.gap for trial in trials),
-        "validation": best.score,
-        "test": _test_score(task, best, dataset),
+        "validation": best[1].score if best else None,
+        "test": _test_score(task, *best, dataset) if best else None,
     }
+
+
+def best_by(trials: Sequence[Trial], moment: float) -> tuple[Trial, Reached] | None:
+    """The best of what had been reached by a moment in Unix time, and its trial; None before the first result."""
+    reached = [(trial, one) for trial in trials for one in trial.reached if one.at <= moment]
+    return min(reached, key=lambda pair: pair[1].score, default=None)
 
 
 def configurations(recipe: Recipe) -> tuple[Any, ...]:
@@ -188,7 +199,7 @@ def configurations(recipe: Recipe) -> tuple[Any, ...]:
     return tuple(points)
 
 
-def _test_score(task: Task, best: Trial, dataset: Any) -> float:
+def _test_score(task: Task, trial: Trial, best: Reached, dataset: Any) -> float:
     """The objective of the best weights on the test windows, by the same code as for ours."""
     from chronos import Chronos2Pipeline
 
@@ -201,12 +212,12 @@ def _test_score(task: Task, best: Trial, dataset: Any) -> float:
     scales = training_scales(panel, dataset.split, recipe)
     windows = scored_windows(panel, dataset.split.test_origins, scales, recipe.horizon)
     forecasts = predict_windows(
-        Chronos2Pipeline.from_pretrained(str(best.weights)).model,
+        Chronos2Pipeline.from_pretrained(best.weights).model,
         panel,
         windows,
-        context_length=best.point.context_length,
+        context_length=trial.point.context_length,
         horizon=recipe.horizon,
-        covariates=recipe.data.sets[best.point.covariates],
+        covariates=recipe.data.sets[trial.point.covariates],
     )
     scale = scales[[window.series for window in windows]]
     return metrics.score(forecasts, actuals(panel, windows, recipe.horizon), scale)[recipe.objective]
@@ -221,9 +232,14 @@ def print_table(results: dict[str, Any]) -> None:
         ratio = results["trials_per_hour_ratio"].get(way)
         print(
             f"{way:<14}{rate:>10.0f}{f'{ratio:.2f}x' if ratio else '':>9}{results['busy_share'][way]:>7.0%}"
-            f"{results['gap'][way]:>8.2f}{median(results['validation'][way]):>12.4f}"
-            f"{median(results['test'][way]):>8.4f}{results['peak_bytes'][way] / 1e9:>10.2f}"
+            f"{results['gap'][way]:>8.2f}{_middle(results['validation'][way]):>12.4f}"
+            f"{_middle(results['test'][way]):>8.4f}{results['peak_bytes'][way] / 1e9:>10.2f}"
         )
+
+
+def _middle(scores: Sequence[float | None]) -> float:
+    """The median, where none is the worst."""
+    return median(math.inf if score is None else score for score in scores)
 
 
 def _options() -> argparse.ArgumentParser:
@@ -236,6 +252,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, default=math.inf, help=argparse.SUPPRESS)
     return parser
 
 

@@ -14,9 +14,10 @@ from chronotune.again import LastWorker
 from chronotune.data.prepare import load, trial_data
 from chronotune.device import MEMORY
 from chronotune.errors import CheckpointLostError, ChronotuneError
+from chronotune.search import result_of
 from chronotune.stores import trial_key
 from chronotune.study import Result, TrialRecord
-from chronotune.trial import Assignment, TrialRun, Worker, result_of
+from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
 from sweep_parts import POINT, small_recipe
 

@@ -30,10 +30,11 @@ from chronotune.errors import WORKER_LOST, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import export_winner, write_winner
 from chronotune.scoring import Ruler
+from chronotune.search import result_of
 from chronotune.standalone import evaluate_model
 from chronotune.stores import Folder
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, TrialRun, Worker, result_of
+from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
 from sweep_parts import ask, new_study, result, small_recipe
 

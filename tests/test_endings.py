@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from chronotune import endings, trial
+from chronotune import endings
 from chronotune.cluster import is_given_up
 from chronotune.data.prepare import load, trial_data
 from chronotune.endings import Notice, ToldToGo
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker
+from chronotune.validation import validate
 from engine_parts import small_model
 from sweep_parts import POINT, small_recipe
 
@@ -74,7 +75,6 @@ def test_a_notice_during_scoring_does_not_lose_the_training_before(
     new_worker: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is heeded before the next step, when the result is there and its checkpoint written."""
-    validate = trial.validate
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -83,7 +83,7 @@ def test_a_notice_during_scoring_does_not_lose_the_training_before(
     signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the process would have ended"))
     worker = new_worker()
     worker.notice.listen()
-    monkeypatch.setattr(trial, "validate", interrupted)
+    monkeypatch.setattr("chronotune.trial.validate", interrupted)
     results = TrialRun(worker, 0, POINT).results()
     first = next(results)
     with pytest.raises(ToldToGo):

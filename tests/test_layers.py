@@ -17,8 +17,8 @@ LAYERS = {
     "config.secrets config.space config.storage",
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens memory catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster.* device endings finetune forecaster gauges journal "
-    "lstm members pretrained sampler search start storage stores study threads trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster.* device ema endings finetune forecaster gauges "
+    "journal lstm members pretrained sampler search start storage stores study threads trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
     "serving standalone sweep train trial tuner validation",
     "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
@@ -39,6 +39,7 @@ SIDEWAYS = {
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),
     ("finetune", "attention"),
+    ("finetune", "ema"),
     ("forecaster", "attention"),
     ("forecaster", "device"),
     ("finetune", "device"),
@@ -57,7 +58,7 @@ IMPORTERS = {
     "optuna": "journal page.* sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
-    "torch": "attention checkpoint device finetune forecaster lstm members pretrained threads trainable trial",
+    "torch": "attention checkpoint device ema finetune forecaster lstm members pretrained threads trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial validation",
     "transformers": "pretrained",
     "peft": "trainable",

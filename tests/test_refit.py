@@ -29,11 +29,12 @@ from chronotune.gate import UNVERIFIED
 from chronotune.page import write_report
 from chronotune.refit import refit
 from chronotune.report import conclude
+from chronotune.search import result_of
 from chronotune.standalone import _sweep_of
 from chronotune.study import Result, Study, TrialRecord
 from chronotune.tracking.content import runs_of
 from chronotune.train import train_recipe
-from chronotune.trial import Assignment, TrialRun, Worker, result_of
+from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model
 from page_parts import evaluated
 from sweep_parts import POINT, ask, judged_sweep, new_study, result, small_recipe

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from chronotune.noise import LOSSES, unpacked
-from chronotune.search import BUDGET, ZERO_SHOT, StudySearcher
+from chronotune.search import BUDGET, ZERO_SHOT, StudySearcher, result_of
 from chronotune.study import Result, Study
-from chronotune.trial import Assignment, result_of
+from chronotune.trial import Assignment
 from chronotune.tuner import _Recorder
 from search_parts import FakeTune
 from sweep_parts import new_study, small_recipe

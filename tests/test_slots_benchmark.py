@@ -13,9 +13,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from chronotune.errors import ChronotuneError
-from chronotune.search import BUDGET, ZERO_SHOT, remember, scheduler
+from chronotune.search import BUDGET, ZERO_SHOT, remember, result_of, scheduler
 from chronotune.study import Result, TrialRecord
-from chronotune.trial import result_of
 from sweep_parts import ask, new_study
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -55,8 +54,9 @@ def test_a_trial_sleeps_a_second_before_each_of_ten_reports(
         steps = [trial.step() for _ in range(slots.REPORTS)]
         assert tuple(step[BUDGET] for step in steps) == recipe.rungs
         assert [step["done"] for step in steps] == [False] * (slots.REPORTS - 1) + [True]
-        assert {Result(**result_of(step)).attributes["pid"] for step in steps} == {psutil.Process().pid}
-        assert all(step["attributes"]["memory"] > 1e6 for step in steps)
+        told = [Result(**result_of(step)).attributes for step in steps]
+        assert {one["pid"] for one in told} == {psutil.Process().pid}
+        assert all(one["memory"] > 1e6 for one in told)
     assert slept == [1] * 2 * slots.REPORTS
 
 

@@ -17,11 +17,11 @@ from chronotune.config.load import load_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.export import write_winner
 from chronotune.repeats import FinalistSearcher
-from chronotune.search import StudySearcher, scheduler
+from chronotune.search import StudySearcher, result_of, scheduler
 from chronotune.study import Result, TrialRecord
 from chronotune.threads import LENT, Threads, lend, lent
 from chronotune.train import train_recipe
-from chronotune.trial import Assignment, TrialRun, Worker, result_of
+from chronotune.trial import Assignment, TrialRun, Worker
 from chronotune.tuner import _Recorder
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, small_recipe

@@ -23,11 +23,11 @@ from chronotune.data.prepare import load, trial_data
 from chronotune.device import MEMORY
 from chronotune.errors import ChronotuneError
 from chronotune.export import write_winner
-from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.search import BUDGET, OBJECTIVE, result_of
 from chronotune.stores import Folder, prune, prune_all_but
 from chronotune.study import Result, TrialRecord
 from chronotune.train import train_recipe
-from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours, result_of
+from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours
 from engine_parts import small_model
 from sweep_parts import POINT, new_study, small_recipe
 from sweep_parts import result as any_result

@@ -62,3 +62,15 @@ def test_plain_ways_judge_by_the_same_forecasts(part: Any) -> None:
     ours = predict_windows(model, panel, windows, context_length=64, horizon=24, covariates=panel.covariates)
     theirs = part("plain_ways").forecasts(model, panel, windows, 64, 24)
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-3)
+
+
+def test_the_best_is_taken_at_the_same_moment(part: Any) -> None:
+    """Of a trial that went on, what it had reached by then; nothing before the first result."""
+    ways, best_by = part("plain_ways"), part("turnover").best_by
+    point = part("turnover").configurations(recipe_of(part))[0]
+    first = ways.Trial(point, (ways.Reached(10.0, 0.9, "a"), ways.Reached(30.0, 0.5, "b")), 1.0, 0.1)
+    second = ways.Trial(point, (ways.Reached(20.0, 0.8, "c"),), 1.0, 0.1)
+    found = {at: best_by([first, second], at) for at in (5.0, 10.0, 25.0, 30.0)}
+    assert found[5.0] is None
+    assert [found[at][1].weights for at in (10.0, 25.0, 30.0)] == ["a", "c", "b"]
+    assert found[25.0][0] is second

@@ -16,6 +16,7 @@ from chronotune.attention import inside_windows
 from chronotune.config.space import Hyperparameters
 from chronotune.data.batches import check_context, collate, draw_windows, step_size, trainable_series
 from chronotune.data.panel import Panel, Window
+from chronotune.ema import Ema
 from chronotune.errors import ChronotuneError, OutOfMemoryError, StorageError
 from chronotune.pretrained import quiet
 from chronotune.trainable import OwnRandomness, Trainable, fingerprint, has_bf16
@@ -60,14 +61,16 @@ class FineTuner:
     However `advance` is sliced, whatever is forecast in between, and across `save` and `restore` in another process,
     the result is the same: to the last bit on a CPU with the same number of threads. Optimizer, loss and clipping
     are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over `budget_windows`,
-    also when training ends earlier.
+    also when training ends earlier. What is forecast with, saved and exported are the weights' moving average
+    (`ema.py`), which at the end of the schedule is the weights.
 
     What the hyperparameters say is the effective batch; how many windows of it are computed at once is at most their
     `windows`, at most what is expected to fit into memory, and half of it whenever memory runs out after all. With
     dropout 0 that changes nothing; with dropout it changes which numbers are dropped, so it is part of the run.
 
     Attributes:
-        model: The model in training, in evaluation mode between calls; `forecaster.predict_windows` takes it.
+        model: The model in training; between calls it is in evaluation mode and has the averaged weights.
+            `forecaster.predict_windows` takes it.
         windows_seen: Training windows since the start.
         steps: Optimizer steps since the start.
         device: Where it trains.
@@ -137,6 +140,7 @@ class FineTuner:
         with self._random.active():
             self._trainable = Trainable(model, hyperparameters, horizon, self.device)
         self.model = self._trainable.model
+        self._ema = Ema(self._trainable.parameters)
         self._optimizer: AdamW = torch.optim.AdamW(
             self._trainable.parameters.values(), lr=hyperparameters.learning_rate, weight_decay=0.0, fused=True
         )
@@ -154,12 +158,14 @@ class FineTuner:
         assert to_windows <= self._rungs[-1], f"training ends at {self._rungs[-1]} windows, not at {to_windows}"
         begin, before, total = time.perf_counter(), self.windows_seen, 0.0
         self.model.train()
+        self._ema.swap()
         try:
             with self._random.active():
                 while self.windows_seen < to_windows and not stop():
                     size, loss = self._step()
                     total += size * loss
         finally:
+            self._ema.swap()
             self.model.eval()
         mean = total / (self.windows_seen - before) if self.windows_seen > before else math.nan
         rate = self._optimizer.param_groups[0]["lr"]
@@ -168,16 +174,21 @@ class FineTuner:
     def _step(self) -> tuple[int, float]:
         """One optimizer step: its windows and their mean loss."""
         optimizer = self._optimizer
-        rate = self._hyperparameters.learning_rate * (1 - self.windows_seen / self._budget)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._hyperparameters.learning_rate * self._rate_left
         size = step_size(self.windows_seen, self._hyperparameters.effective_batch, self._rungs)
         loss = self._backward(size)
         self._update()
         optimizer.zero_grad(set_to_none=True)
         self.windows_seen += size
         self.steps += 1
+        self._ema.add(self.steps, self._rate_left)
         return size, loss
+
+    @property
+    def _rate_left(self) -> float:
+        """The next step's learning rate as a share of its peak."""
+        return 1 - self.windows_seen / self._budget
 
     def _update(self) -> None:
         """Apply the gradients. The first time that allocates the optimizer's state, which no split makes smaller."""
@@ -317,7 +328,7 @@ class FineTuner:
         Raises:
             ChronotuneError: It cannot be written.
         """
-        state = {"optimizer": self._optimizer.state_dict(), "random": self._random.state}
+        state = {"weights": self._ema.held, "optimizer": self._optimizer.state_dict(), "random": self._random.state}
         meta = {
             "windows_seen": self.windows_seen,
             "steps": self.steps,
@@ -354,6 +365,7 @@ class FineTuner:
                 raise ValueError("it holds weights only, since its trial has ended")
             self._trainable.load(saved.weights)
             if to_train:
+                self._ema.load(saved.state["weights"])
                 optimizer.load_state_dict(saved.state["optimizer"])
                 self._random.load(saved.state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -120,6 +120,7 @@ class Need:
     """Bytes at the peak of a step. The optimizer's state is there from the end of the first step on."""
 
     weights: int
+    """Of the model, and the moving average of those that are trained."""
     gradients: int
     optimizer: int
     activations: int
@@ -136,14 +137,14 @@ class Need:
 
 def predict(model: Architecture, load: Load, numbers: Numbers = CPU) -> Need:
     """The need of a training step (AdamW in fp32) whose largest forward and backward pass is `load`."""
+    gradients = average = _FLOAT * model.trained
     weights = model.parameters * (_FLOAT + (2 if numbers.narrow == 2 else 0))  # autocast keeps a copy in bfloat16
     past, future = math.ceil(load.context / model.patch), math.ceil(load.horizon / model.patch)
     rows, tokens = load.windows * load.rows, past + 1 + future
     per_token = model.layers * _block(model, load, tokens, numbers) + _ends(model, load, numbers)
     per_row = tokens * (per_token + _passing(model, load, tokens, numbers)) + future * _head(model, numbers)
     mask = 2 * _FLOAT * tokens * rows * rows if load.dense else 0  # while it is built, it is there twice
-    gradients = _FLOAT * model.trained
-    return Need(weights, gradients, 2 * gradients, rows * per_row + mask, load.accumulated)
+    return Need(weights + average, gradients, 2 * gradients, rows * per_row + mask, load.accumulated)
 
 
 def _block(model: Architecture, load: Load, tokens: int, numbers: Numbers) -> int:

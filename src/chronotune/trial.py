@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.memory import pairs
 from chronotune.noise import LOSSES
-from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
+from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT, report_of
 from chronotune.stores import Store, store_at, trial_key
 from chronotune.study import FINALISTS
 from chronotune.threads import Threads, lent, use_threads
@@ -334,7 +334,8 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             except Exception as error:  # whatever went wrong, the study gets its reason
                 log.exception("%s failed", name)
                 return {"failed": _reason(error), "halts": isinstance(error, StorageError), "done": True}
-        return {**result, "number": number, "done": result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]}
+        done = result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]
+        return report_of(result, number=number, done=done)
 
     def _title(self) -> str:
         """What runs now, for the dashboard's pages of this actor."""
@@ -387,8 +388,3 @@ def log_file(directory: Path, name: str) -> Iterator[TextIO]:
     finally:
         root.removeHandler(handler)
         file.close()
-
-
-def result_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a Tune result that `study.Result` holds."""
-    return {key: report[key] for key in (BUDGET, OBJECTIVE, "metrics", "attributes")}

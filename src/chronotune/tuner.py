@@ -24,11 +24,11 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
-from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, scheduler
+from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, result_of, scheduler
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study, TrialRecord
 from chronotune.threads import lend
-from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name, result_of
+from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name
 
 log = logging.getLogger("chronotune.tuner")
 

@@ -46,8 +46,8 @@ def test_the_first_rung_fits_the_budget_by_default(windows: int, reduction: int)
     rungs = load_recipe("quickstart", overrides).rungs
     assert len(rungs) <= 3
     assert rungs[-1] == windows
-    assert rungs[0] * reduction**2 >= windows
-    assert (rungs[0] - 1) * reduction**2 < windows
+    assert rungs[0] * 2 * reduction >= windows
+    assert (rungs[0] - 1) * 2 * reduction < windows
 
 
 def test_early_stopping_may_be_left_out(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_early_stopping_may_be_left_out(tmp_path: Path) -> None:
         whole.write_text(re.sub(r"early_stopping: .*\n", section, text))
         recipe = load_recipe(whole)
         assert recipe.early_stopping.grace is None
-        assert recipe.rungs == (89, 267, 800)
+        assert recipe.rungs == (134, 402, 800)
         whole.write_text(dump_recipe(recipe))
         assert load_recipe(whole) == recipe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self, TypeAlias
 
@@ -122,7 +123,7 @@ class EarlyStopping(Declaration):
     grace: PositiveInt | None = Field(
         None,
         description="Windows of the first rung: no trial is judged before. "
-        "null: budget.windows / reduction^2, which makes two rungs before the end.",
+        "null: budget.windows / (2 x reduction), so that the next rung is at half of the budget.",
     )
     reduction: int = Field(3, ge=2, description="One in this many goes on; each rung is this many times the last.")
 
@@ -214,8 +215,7 @@ class Recipe(Declaration):
     @property
     def grace(self) -> int:
         """Windows of the first rung."""
-        # rounded up: rounded down, the third rung would lie just before the end
-        default = -(-self.budget.windows // self.early_stopping.reduction**2)
+        default = math.ceil(self.budget.windows / (2 * self.early_stopping.reduction))
         return self.early_stopping.grace or default
 
     @property
