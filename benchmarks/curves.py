@@ -20,6 +20,7 @@ from chronotune.config.points import grid
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import ChronotuneError
+from chronotune.identity import SCORED
 
 FOLDER = Path(__file__).parent / "curves"
 TUNING = Path(__file__).parents[1] / "tuning"
@@ -145,6 +146,7 @@ def problem_of(recipe: Recipe) -> dict[str, Any]:
         "horizon": recipe.horizon,
         "objective": recipe.objective,
         "origins": recipe.split.validation_origins,
+        "scored": SCORED,
         "seed": recipe.seed,
     }
 

@@ -49,4 +49,5 @@ def test_a_report_in_a_browser(tool: ModuleType, tmp_path: Path) -> None:
         faults = " ".join(tool.look(opened, broken, 400, "light").faults)
     assert "nothing is not defined" in faults
     assert "pixels wide" in faults
+    assert "width:999px" in faults
     assert (tmp_path / "shot.png").read_bytes().startswith(b"\x89PNG")

@@ -77,6 +77,7 @@ def start():
     if point.mode == "lora":
         _add_adapters(model, point)
     trained = [p for p in model.parameters() if p.requires_grad]
+    model.average = [p.detach().clone() for p in trained]
     return model, trained, torch.optim.AdamW(trained, lr=1e-4, fused=True)
 
 def step(model, trained, optimizer, windows):

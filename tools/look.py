@@ -157,11 +157,13 @@ def look(opened: Browser, page: Path, width: int, scheme: str, picture: Path | N
 
 
 _SIDES = ("Height", "Width")
-_WIDER = """[...document.querySelectorAll('main, main *')]
-  .filter(element => !element.closest('.scroll, .plot, pre') && element.clientWidth > 0)
-  .filter(element => element.scrollWidth > element.clientWidth)
-  .map(element => element.outerHTML.slice(0, 80)).pop()"""
-"""The innermost element that holds more than its own width, boxes that scroll apart."""
+_WIDER = """(() => {
+  const out = element => element.getBoundingClientRect().left + element.scrollWidth > innerWidth;
+  const all = [...document.querySelectorAll('body *')].filter(element => !element.closest('.scroll, .plot, pre'));
+  return all.filter(out).filter(element => ![...element.children].some(out)).map(one => one.outerHTML.slice(0, 80))[0]
+    ?? 'a text';
+})()"""
+"""The innermost element that goes beyond the window, boxes that scroll apart."""
 
 
 def _wait(opened: Browser, session: str) -> tuple[int, int]:

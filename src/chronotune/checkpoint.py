@@ -27,9 +27,9 @@ class Checkpoint:
     """A training run between two steps."""
 
     weights: dict[str, Tensor]
-    """The trained parameters by name: all of them, or only the adapters."""
+    """The trained parameters by name, as they are scored: all of them, or only the adapters."""
     state: dict[str, Any]
-    """Optimizer and random number generators: tensors and plain values; empty after `drop_state`."""
+    """What only training on needs: tensors and plain values; empty after `drop_state`."""
     meta: dict[str, Any]
     """Progress and settings, as JSON holds them."""
 

@@ -9,10 +9,12 @@ durations".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 REACH = 1 / 8
@@ -20,22 +22,33 @@ REACH = 1 / 8
 
 
 class Ema:
-    """A second copy of a model's trained parameters, which can take their place.
+    """The mean of a model's trained parameters, which the model has unless it is in training.
 
-    The mean reaches back over a share of the steps made so far, and over less of them as the learning rate falls:
-    at its end the mean is the weights themselves, to the last bit.
+    It reaches back over a share of the steps made so far, and over less of them as the learning rate falls: at its end
+    the mean is the weights themselves, to the last bit.
 
     Attributes:
-        held: By name, what is not in the model: the means, or after a `swap` the weights.
+        held: By name, what the model does not have now: the weights, or inside of `training` their mean.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        """Begin with the parameters as they are."""
+        """Begin with the parameters as they are, weights and mean."""
         self._parameters = parameters
         self.held = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
+    @contextmanager
+    def training(self, model: torch.nn.Module) -> Iterator[None]:
+        """Inside the block `model` has the weights and is in training mode."""
+        self._swap()
+        model.train()
+        try:
+            yield
+        finally:
+            model.eval()
+            self._swap()
+
     def add(self, steps: int, left: float) -> None:
-        """Take in the weights after a step.
+        """Take in the weights after a step; inside of `training` only.
 
         Args:
             steps: Made so far, this one included.
@@ -46,16 +59,15 @@ class Ema:
         weights = [parameter.detach() for parameter in self._parameters.values()]
         torch._foreach_lerp_(list(self.held.values()), weights, 1 / (1 + REACH * steps * left))
 
-    def swap(self) -> None:
-        """Exchange what is in the model and what is held."""
-        for name, parameter in self._parameters.items():
-            parameter.data, self.held[name] = self.held[name], parameter.data
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set what is held.
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the weights to train on from; outside of `training` only.
 
         Raises:
-            KeyError: A parameter is missing.
+            KeyError: One of them is missing.
         """
         for name, held in self.held.items():
-            held.copy_(tensors[name])
+            held.copy_(weights[name])
+
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.data, self.held[name] = self.held[name], parameter.data

@@ -180,7 +180,12 @@ def preset_text(preset: ModelPreset) -> str:
 
 
 def pinned(recipe: Recipe) -> Recipe:
-    """The recipe with the SHA-256 of its base weights as their revision, when they are a folder without one."""
+    """The recipe with what another version could choose otherwise written out.
+
+    That is its first rung, and the SHA-256 of its base weights as their revision, when they are a folder without one.
+    """
+    early_stopping = recipe.early_stopping.model_copy(update={"grace": recipe.grace})
+    recipe = recipe.model_copy(update={"early_stopping": early_stopping})
     weights = Path(recipe.model.weights) / WEIGHTS
     if recipe.model.revision is not None or not weights.is_file():
         return recipe

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("chronotune.finetune")
 
 _MAX_GRADIENT_NORM = 1.0
+_STATE = "weights", "optimizer", "random"
+"""What only training on needs: the weights without averaging, moments, random numbers."""
 
 
 class NonFiniteLossError(ChronotuneError):
-    """Training diverged; the weights are those before the step that did."""
+    """Training diverged; the model has what it had before the step that did."""
 
 
 @dataclass(frozen=True)
@@ -157,16 +159,10 @@ class FineTuner:
         """
         assert to_windows <= self._rungs[-1], f"training ends at {self._rungs[-1]} windows, not at {to_windows}"
         begin, before, total = time.perf_counter(), self.windows_seen, 0.0
-        self.model.train()
-        self._ema.swap()
-        try:
-            with self._random.active():
-                while self.windows_seen < to_windows and not stop():
-                    size, loss = self._step()
-                    total += size * loss
-        finally:
-            self._ema.swap()
-            self.model.eval()
+        with self._ema.training(self.model), self._random.active():
+            while self.windows_seen < to_windows and not stop():
+                size, loss = self._step()
+                total += size * loss
         mean = total / (self.windows_seen - before) if self.windows_seen > before else math.nan
         rate = self._optimizer.param_groups[0]["lr"]
         return Progress(self.windows_seen, self.steps, mean, rate, time.perf_counter() - begin)
@@ -206,8 +202,9 @@ class FineTuner:
         devices.release()
         need = 2 * sum(p.numel() * p.element_size() for p in self._trainable.parameters.values())
         raise OutOfMemoryError(
-            f"weights, gradients and the optimizer's state ({need / 1e9:.3g} GB) must fit into memory, but at step "
-            f"{self.steps} they did not ({reason}); use lora or a smaller model, or run fewer trials at a time"
+            f"weights, their average, gradients and the optimizer's state ({need / 1e9:.3g} GB) must fit into memory, "
+            f"but at step {self.steps} they did not ({reason}); "
+            "use lora or a smaller model, or run fewer trials at a time"
         )
 
     def _backward(self, size: int) -> float:
@@ -328,7 +325,7 @@ class FineTuner:
         Raises:
             ChronotuneError: It cannot be written.
         """
-        state = {"weights": self._ema.held, "optimizer": self._optimizer.state_dict(), "random": self._random.state}
+        parts = self._ema.held, self._optimizer.state_dict(), self._random.state
         meta = {
             "windows_seen": self.windows_seen,
             "steps": self.steps,
@@ -337,6 +334,7 @@ class FineTuner:
             "settings": self._settings,
             "notes": dict(notes or {}),
         }
+        state = dict(zip(_STATE, parts, strict=True))
         checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta))
 
     def restore(self, folder: Path, *, to_train: bool = True) -> dict[str, Any]:
@@ -363,11 +361,10 @@ class FineTuner:
             checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
             if to_train and not saved.state:
                 raise ValueError("it holds weights only, since its trial has ended")
+            state = [saved.state[key] for key in _STATE] if to_train else []
             self._trainable.load(saved.weights)
-            if to_train:
-                self._ema.load(saved.state["weights"])
-                optimizer.load_state_dict(saved.state["optimizer"])
-                self._random.load(saved.state["random"])
+            for load, part in zip((self._ema.load, optimizer.load_state_dict, self._random.load), state, strict=False):
+                load(part)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ChronotuneError(f"checkpoint {folder} does not fit this training run: {error}") from error
         self.windows_seen, self.steps, self.splits = seen, steps, splits

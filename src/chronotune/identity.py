@@ -8,6 +8,9 @@ import json
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import Dataset, TrialData
 
+SCORED = "the weights' moving average"
+"""What a trial's scores are of (`ema.py`); by another choice they would not compare with these."""
+
 
 def as_begun(recipe: Recipe) -> Recipe:
     """A sweep's own recipe as it was meant: what did not exist when it began, its `recipe.yaml` does not name."""
@@ -41,7 +44,7 @@ def identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str
         "data": dataset.fingerprint[:16],
         "ruler": ruler(recipe, data),
         "model": f"{recipe.model.name} {recipe.model.revision or recipe.model.weights}",
-        "budget": f"{recipe.budget.windows} windows, scored after {', '.join(map(str, recipe.rungs))}",
+        "budget": f"{recipe.budget.windows} windows, scored after {', '.join(map(str, recipe.rungs))} by {SCORED}",
         "seed": str(recipe.seed),
         "search space": _fingerprint(fixed),
     }

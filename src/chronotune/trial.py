@@ -190,6 +190,8 @@ class TrialRun:
                 self._prune()
                 with self._worker.notice.awaited():  # also while it scores and writes: what was trained is not lost
                     result = self._advance(rung)
+                if self._worker.notice():  # the next trial of this worker would pay for it
+                    self._leave(0.0)
                 yield result
 
     def export(self, windows_seen: int, folder: Path) -> None:

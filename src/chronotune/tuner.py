@@ -201,6 +201,13 @@ def _name(trial: Any) -> str:
     return "zero-shot" if number is None else f"{'finalist' if 'seed' in trial.config else 'trial'}-{number}"
 
 
+def _forget(trial: Any) -> None:
+    """Drop what Tune keeps of an ended trial for as long as the search lasts: running means of its every number."""
+    metadata = getattr(trial, "run_metadata", None)  # Tune's own affair: another version may keep it elsewhere
+    for kept in ("metric_analysis", "metric_n_steps"):
+        getattr(metadata, kept, {}).clear()
+
+
 class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
     """Writes each result into the study. It runs after the scheduler, so the result that stops a trial is seen too."""
 
@@ -246,8 +253,9 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
             self._on_record()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """The searcher has told the study how the trial ended; what it leaves on disk is no longer needed."""
+        """The searcher has told the study how the trial ended; what it leaves on disk and in Tune is not needed."""
         self._tidy()
+        _forget(trial)
         with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
             self._study.note(SPENT, round(self._spent(), 1))
         self._lend()

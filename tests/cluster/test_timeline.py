@@ -55,7 +55,7 @@ def test_what_is_found_out_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for act in (story.begin, story.be_noticed, story.follow):
         act()
     assert story.wrong == []
-    (tmp_path / "shared/sweeps/timeline/logs/0.log").write_text("")
+    (tmp_path / "shared/sweeps/timeline/logs/0.log").write_text("told to go: 0 windows are kept")
     code[0] = 1
     for act in (story.begin, story.be_noticed, story.follow):
         act()

@@ -39,7 +39,7 @@ class SearchConfig(Declaration):
         "lora_rank, which not every trial has, is drawn at random. "
         "grid: every point of a space of choices and steps once, in random order.",
     )
-    startup_trials: PositiveInt = Field(8, description="Random trials before tpe or gp begins to learn.")
+    startup_trials: PositiveInt = Field(5, description="Random trials before tpe or gp begins to learn.")
     enqueue: list[Point] = Field(
         default_factory=list, description="Points of the search space that are tried first, in this order."
     )
