@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 from chronotune.errors import ChronotuneError
@@ -17,10 +17,10 @@ def carry_out(
 ) -> int:
     """Run a benchmark; with `options.json` print its results as one JSON object, else `show` them; the exit code.
 
-    What else is printed meanwhile, such as a warning of Ray's, goes to stderr.
+    Beside that object nothing goes to stdout, not even a warning that Ray prints there.
     """
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr) if options.json else nullcontext():
             results = benchmark()
     except ChronotuneError as error:
         print(error, file=sys.stderr)
