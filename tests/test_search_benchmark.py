@@ -84,6 +84,14 @@ def test_every_point_of_a_recorded_space_is_listed_once(part: Any) -> None:
         assert {point.lora_rank for point in points if point.mode == "full"} == {None}
 
 
+@pytest.mark.parametrize("name", ["solar", "steel"])
+def test_the_recorded_tables_are_of_todays_recipes(part: Any, name: str) -> None:
+    """Whole, at the rungs of tuning/, and of the kind of score that trials have: else they must be recorded again."""
+    table = part("curves").read_table(name)
+    assert len(table.curves) >= 60
+    assert all(curve.windows_seen == table.recipe.rungs for curve in table.curves.values() if len(curve.scores) == 3)
+
+
 def test_a_clock_is_as_fast_as_its_workers(part: Any, table: Any) -> None:
     """Two of 8 s side by side take 8 s, one after the other 16; windows of slices under way count in proportion."""
     _, steps = _tried(part, table, 2)
