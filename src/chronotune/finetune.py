@@ -325,7 +325,7 @@ class FineTuner:
         Raises:
             ChronotuneError: It cannot be written.
         """
-        parts = self._ema.held, self._optimizer.state_dict(), self._random.state
+        state = {"weights": self._ema.held, "optimizer": self._optimizer.state_dict(), "random": self._random.state}
         meta = {
             "windows_seen": self.windows_seen,
             "steps": self.steps,
@@ -334,7 +334,6 @@ class FineTuner:
             "settings": self._settings,
             "notes": dict(notes or {}),
         }
-        state = dict(zip(_STATE, parts, strict=True))
         checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta))
 
     def restore(self, folder: Path, *, to_train: bool = True) -> dict[str, Any]:
@@ -361,10 +360,12 @@ class FineTuner:
             checkpoint.check_same(folder, theirs, _identity(self._settings, self._rungs, seen))
             if to_train and not saved.state:
                 raise ValueError("it holds weights only, since its trial has ended")
-            state = [saved.state[key] for key in _STATE] if to_train else []
+            state = {key: saved.state[key] for key in _STATE} if to_train else {}
             self._trainable.load(saved.weights)
-            for load, part in zip((self._ema.load, optimizer.load_state_dict, self._random.load), state, strict=False):
-                load(part)
+            if state:
+                self._ema.load(state["weights"])
+                optimizer.load_state_dict(state["optimizer"])
+                self._random.load(state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ChronotuneError(f"checkpoint {folder} does not fit this training run: {error}") from error
         self.windows_seen, self.steps, self.splits = seen, steps, splits
