@@ -37,7 +37,7 @@ class Notice:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Somebody asks inside the block or at its end; outside it, and at a second signal, the process ends at once."""
+        """Somebody asks inside the block or at its end; outside, and at a second signal, the process ends at once."""
         self._works = True
         try:
             yield
