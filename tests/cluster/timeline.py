@@ -30,8 +30,8 @@ from chronotune.errors import ChronotuneError
 from chronotune.study import Reading, read
 
 NAME = "timeline"
-SETTINGS = ("budget.trials=10", "budget.windows=1200", "early_stopping.grace=200", "tracking.enabled=false")
-"""Of the smoke recipe: trials that live long enough to lose their node."""
+SETTINGS = ("budget.trials=10", "budget.windows=6000", "early_stopping.grace=1000", "tracking.enabled=false")
+"""Of the smoke recipe: trials that live long enough to lose their node, and spend their time in slices, not between."""
 
 
 class Timeline:
@@ -75,6 +75,12 @@ def results(directory: Path) -> int:
     """How many results the study has."""
     now = reading(directory)
     return sum(len(trial.results) for trial in now.trials) if now else 0
+
+
+def ended(directory: Path) -> bool:
+    """Whether the sweep has been evaluated, which is its last act."""
+    now = reading(directory)
+    return now is not None and now.evaluation is not None
 
 
 def verdict(directory: Path, wanted: int) -> list[str]:
@@ -190,22 +196,28 @@ class Play:
     def be_noticed(self) -> None:
         """A spot market tells node c that it goes; its worker keeps what it has done.
 
-        Where the notice comes between two slices of training there is nothing to keep: then the next node is told.
+        Where the notice comes between two slices of training there is nothing to keep: then the next node is told,
+        as long as the sweep goes on.
         """
+        kept = 0
         for going, coming in (("c", "d"), ("d", "g"), ("g", "h")):
             self.machines.add(coming)
             self.line.say(f"node {coming} started")
-            self._send_away(going)
-            if kept := told(self.directory, "told to go: [1-9]"):
+            if not self._send_away(going) or (kept := told(self.directory, "told to go: [1-9]")):
                 break
         self.must(f"workers that kept their work before they went: {kept}", kept > 0)
 
-    def _send_away(self, name: str) -> None:
+    def _send_away(self, name: str) -> bool:
+        """False when the sweep was over before the node had work."""
         node = self.machines.nodes[name]
-        self.line.until(f"a worker on node {name} trains", lambda: trains(self.directory, pids_of(node)))
+        works = f"a worker on node {name} trains, or the sweep has ended"
+        self.line.until(works, lambda: trains(self.directory, pids_of(node)) or ended(self.directory))
+        if ended(self.directory):
+            return False
         self.machines.notice(name)
         self.line.say(f"node {name} gets SIGTERM")
         self.line.until(f"node {name} has ended in order", lambda: node.poll() is not None, 120)
+        return True
 
     def lose_the_head(self) -> None:
         """With all nodes and the driver; the sweep goes on on a new cluster at the same address."""
