@@ -142,6 +142,7 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
     seconds = float(reading.attributes["seconds"])
     ended = [trial for trial in reading.trials if trial.results and trial.started and trial.ended]
     busy = [trial.results[-1].attributes["seconds"] for trial in ended]
+    zero_shot = sum(one["seconds"] for one in reading.attributes["zero_shot"])
     spans = [(trial.ended - trial.started).total_seconds() for trial in ended if trial.started and trial.ended]
     rows = {row["model"]: row for row in reading.attributes["evaluation"]["rows"]}
     assert reading.winner is not None
@@ -149,7 +150,7 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "trials": len(reading.trials),
-        "busy_share": sum(busy) / (SLOTS * seconds),
+        "busy_share": (sum(busy) + zero_shot) / (SLOTS * seconds),
         "gap": median(max(0.0, span - work) for span, work in zip(spans, busy, strict=True)),
         "validation": reading.winner.best.objective,
         "test": rows["best"][recipe.objective],

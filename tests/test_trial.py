@@ -186,11 +186,11 @@ def test_what_pruning_leaves_can_be_exported_but_not_resumed(worker: Worker, poi
 
 
 def test_scoring_zero_shot_covers_the_space(worker: Worker) -> None:
-    """Every context length with every distinct covariate set."""
+    """Every context length with every distinct covariate set, and how long that took."""
     scores = worker.zero_shot()
     settings = [(s["context_length"], s["covariates"]) for s in scores]
     assert settings == [(c, s) for c in (48, 96) for s in ("none", "known", "all")]
-    assert all(np.isfinite(s["metrics"]["sql"]) for s in scores)
+    assert all(np.isfinite(s["metrics"]["sql"]) and s["seconds"] > 0 for s in scores)
 
 
 def test_nothing_of_the_test_segment_reaches_a_trial(worker: Worker, small_weights: Path, tmp_path: Path) -> None:

@@ -137,10 +137,13 @@ class Worker:
         """The untouched model's validation metrics for every context length and covariate set of the space."""
         recipe = self.assignment.recipe
         settings = itertools.product(extremes(recipe.search_space.context_length), distinct_sets(recipe))
-        return [
-            {"context_length": context, "covariates": covariates, "metrics": self.score(self.base, context, covariates)}
-            for context, covariates in settings
-        ]
+        return [self._zero_shot(self.base, *setting) for setting in settings]
+
+    def _zero_shot(self, base: Chronos2Model, context_length: int, covariates: str) -> dict[str, Any]:
+        began = time.perf_counter()
+        scores = self.score(base, context_length, covariates)
+        seconds = round(time.perf_counter() - began, 3)
+        return {"context_length": context_length, "covariates": covariates, "metrics": scores, "seconds": seconds}
 
 
 class TrialRun:
