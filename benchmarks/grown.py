@@ -30,7 +30,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.gauges import Work
 from chronotune.sampler import draw
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, result_of, scheduler
+from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
 from chronotune.stores import prune
 from chronotune.study import Study
 from chronotune.trial import Assignment
@@ -115,8 +115,7 @@ def _reports(recipe: Recipe, number: int, point: dict[str, Any]) -> Iterator[dic
     trial = object.__new__(Instant)
     trial.setup({"number": number, "hyperparameters": point}, SimpleNamespace(recipe=recipe))  # type: ignore[arg-type]
     for _ in recipe.rungs:
-        report = trial.step()
-        yield {**report, **result_of(report)}  # as the study keeps it
+        yield trial.step()
 
 
 def run(study: Study, assignment: Assignment, searcher: StudySearcher, asha: Any, count: int) -> None:

@@ -81,7 +81,7 @@ class Instant(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             "metrics": dict.fromkeys(METRICS, score),
             "attributes": attributes,
         }
-        return search.report_of(result, number=self._config["number"], done=rung >= self._rungs[-1])
+        return {**result, "number": self._config["number"], "done": rung >= self._rungs[-1]}
 
 
 METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80", "train_loss")

@@ -84,7 +84,7 @@ class Sleeping(tune.Trainable):  # type: ignore[misc]  # ray ships no types
             "metrics": {"sql": score, "train_loss": score},
             "attributes": {**like_real, **seen, LOSSES: packed(np.full(self._losses, score))},
         }
-        return search.report_of(result, number=self._config["number"], done=rung >= self._rungs[-1])
+        return {**result, "number": self._config["number"], "done": rung >= self._rungs[-1]}
 
 
 def memory() -> int:

@@ -2,8 +2,8 @@
 
     python benchmarks/turnover.py                            24 trials on solar, one seed, all three ways: a table
     python benchmarks/turnover.py --seeds 0 1 2 3 4 --json   five seeds, one JSON object
-    python benchmarks/turnover.py --recipe steel             longer trials, on the steel plant
-    python benchmarks/turnover.py --quick                    two trials, few windows: to see that it runs
+    python benchmarks/turnover.py --recipe steel --trials 8  fewer and longer trials, on the steel plant
+    python benchmarks/turnover.py --quick --trials 2         few windows: to see that it runs
 
 Each way runs in a process of its own, one after the other. What is compared: README.md beside this file.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 TUNING = Path(__file__).parents[1] / "tuning"
 WAYS = ("ours", "plain_ray", "plain_optuna")
 SLOTS = 2
-QUICK = ("budget.trials=2", "budget.windows=24", "early_stopping.grace=8", "search_space.context_length=64")
+QUICK = ("budget.windows=24", "early_stopping.grace=8", "search_space.context_length=64")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +68,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     others = [way for way in rates if way != "ours"]
     return {
         "recipe": options.recipe,
+        "trials": options.trials,
         "seeds": options.seeds,
         "trials_per_hour": rates,
         "trials_per_hour_ratio": {way: rates["ours"] / rates[way] for way in others} if "ours" in rates else {},
@@ -86,6 +87,7 @@ def in_own_process(way: str, seed: int, options: argparse.Namespace, until: floa
         quick = ["--quick"] if options.quick else []
         command = [sys.executable, __file__, "--way", way, "--folder", folder, "--recipe", options.recipe, *quick]
         command += ["--model", options.model, "--seeds", str(seed), "--until", str(until)]
+        command += ["--trials", str(options.trials)]
         with (Path(folder) / "stderr").open("w+") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
             peak = 0
@@ -121,7 +123,8 @@ def memory_of_tree(pid: int) -> int:
 def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     """The recipe, with given configurations: the random sampler's, which depend on seed and trial number alone."""
     file = os.environ.get("CHRONOTUNE_STEEL_CSV") if options.recipe == "steel" else None
-    changes = [f"seed={seed}", f"model={options.model}", "cluster=local", "budget.trials=24", "finalists.top=0"]
+    changes = [f"seed={seed}", f"model={options.model}", "cluster=local", "finalists.top=0"]
+    changes += [f"budget.trials={options.trials}"]
     changes += ["search.sampler=random", "search.vendor_defaults=false"]
     changes += [f"data.path={file}"] if file else []
     return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
@@ -249,7 +252,8 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="tiny", help="name or path of a model preset")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the search and of every training")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which to run")
-    parser.add_argument("--quick", action="store_true", help="two short trials, no figures to quote")
+    parser.add_argument("--trials", type=int, default=24, help="of each way and seed")
+    parser.add_argument("--quick", action="store_true", help="short trials, no figures to quote")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -39,21 +39,10 @@ LAST = "last"
 ZERO_SHOT = "zero_shot"
 """Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
 
-_UNSEEN = "metrics", "attributes"
-"""Parts of a result that Ray Tune does not judge by."""
-
-
-def report_of(result: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """A result as Ray Tune is told it: what it need not know in lists of pairs.
-
-    It keeps a running mean of every number in every dictionary, for each trial, for as long as the search lasts.
-    """
-    return {**result, **{key: list(result[key].items()) for key in _UNSEEN}, **more}
-
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a result, or of Ray Tune's report of it, that `study.Result` holds."""
-    return {BUDGET: report[BUDGET], OBJECTIVE: report[OBJECTIVE], **{key: dict(report[key]) for key in _UNSEEN}}
+    return {key: report[key] for key in (BUDGET, OBJECTIVE, "metrics", "attributes")}
 
 
 class _NewestFirst:

@@ -32,7 +32,7 @@ from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.memory import pairs
 from chronotune.noise import LOSSES
-from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT, report_of
+from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.stores import Store, store_at, trial_key
 from chronotune.study import FINALISTS
 from chronotune.threads import Threads, lent, use_threads
@@ -340,7 +340,7 @@ class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
                 log.exception("%s failed", name)
                 return {"failed": _reason(error), "halts": isinstance(error, StorageError), "done": True}
         done = result[BUDGET] >= self._worker.assignment.recipe.rungs[-1]
-        return report_of(result, number=number, done=done)
+        return {**result, "number": number, "done": done}
 
     def _title(self) -> str:
         """What runs now, for the dashboard's pages of this actor."""
