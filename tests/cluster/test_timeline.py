@@ -63,6 +63,20 @@ def test_what_is_found_out_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ends == ["HTTP 200, 403, 200", "0", "exit 1"]
 
 
+def test_no_node_is_waited_for_when_the_sweep_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody trains there any more: that no work was kept is what was wrong."""
+    story = timeline.Play(tmp_path, Machines(tmp_path))
+    node: Any = SimpleNamespace(children=lambda recursive: [])
+    story.machines.nodes = {"c": node}
+    monkeypatch.setattr(Machines, "add", lambda *_: None)
+    story.directory.mkdir(parents=True)
+    study = new_study(story.directory)
+    assert not timeline.ended(story.directory)
+    study.note("evaluation", {"rows": []})
+    story.be_noticed()
+    assert story.wrong == ["workers that kept their work before they went: 0"]
+
+
 def test_who_trains_is_read_from_the_logs(tmp_path: Path) -> None:
     """By process; one that has only begun does not yet train."""
     (tmp_path / "logs/finalists").mkdir(parents=True)
