@@ -31,8 +31,6 @@ class FakeTune:
         self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
         self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
         self.started, self.untold = 0, False
-        self.notes = True
-        """Whether the scheduler's decisions are noted, as sweeps of before that was done have them not."""
         self.failing: set[int] = set()
         """Numbers of the trials that fail after their first rung."""
 
@@ -79,8 +77,8 @@ class FakeTune:
             decision = self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score})
             is_last = decision == "STOP" or rung == self.recipe.rungs[-1]
             reported = result(rung, score)
-            noted = {LAST: is_last} if self.notes else {}
-            self.study.record(proposal["number"], replace(reported, attributes={**reported.attributes, **noted}))
+            attributes = {**reported.attributes, LAST: is_last}
+            self.study.record(proposal["number"], replace(reported, attributes=attributes))
             if is_last:
                 break
         if left <= 0 and self.untold:

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 import ray
 
 from chronotune.catalog import shipped_root
-from chronotune.cluster import checks, need, preflight, probe, with_gpu_share
+from chronotune.cluster import checks, need, preflight, probe, survey, with_gpu_share
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.recipe import Recipe
 from chronotune.errors import InputError
@@ -46,21 +47,21 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         ]
         monkeypatch.setattr(ray, "nodes", lambda: alive)
 
-        def ask(names: list[str], probes: dict[str, tuple[str, str]], _: str) -> dict[str, Any]:
+        def ask(names: list[str], probes: dict[str, tuple[str, str]], *_: Any) -> dict[str, Any]:
             seen.extend(place for place, _ in probes.values())
             reports = {}
             for name, change in zip(names, changes, strict=True):
-                sound = probe.look(probes, checks._PACKAGES, None, gpus=False)
+                sound = probe.look(probes, survey.PACKAGES, None, gpus=False)
                 for what, differs in change.get("places", {}).items():
                     sound["places"][what] |= differs
                 kept = {"places": sound["places"], "versions": {**sound["versions"], **change.get("versions", {})}}
                 reports[name] = change if "error" in change else {**sound, **change, **kept}
             return reports
 
-        monkeypatch.setattr(checks, "_ask", ask)
+        monkeypatch.setattr(survey, "_ask", ask)
         return seen
 
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n0"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n0", runtime_env={}))
     return tell
 
 
@@ -130,7 +131,7 @@ def test_a_file_that_only_its_writer_sees_is_told_of(
 ) -> None:
     """A path that exists on every node, and is another disk on each."""
     removed: list[str] = []
-    monkeypatch.setattr(checks, "_remove_there", lambda node, *_: removed.append(node))
+    monkeypatch.setattr(survey, "_remove_there", lambda node, *_: removed.append(node))
     others({"places": {"the sweep's folder": {"written": "only-there"}}})
     with pytest.raises(InputError, match="the driver's node does not see it: No such file"):
         preflight(_recipe(), tmp_path / "new")
@@ -139,7 +140,7 @@ def test_a_file_that_only_its_writer_sees_is_told_of(
 
 def test_builds_for_other_devices_are_the_same_version(others: Callable[..., list[str]]) -> None:
     """A head without a GPU has another build of torch than its nodes."""
-    own = probe.look({}, checks._PACKAGES, None, gpus=False)["versions"]["torch"]
+    own = probe.look({}, survey.PACKAGES, None, gpus=False)["versions"]["torch"]
     others({"versions": {"torch": f"{own.partition('+')[0]}+cu126"}})
     preflight(_recipe())
 
@@ -172,12 +173,15 @@ def test_the_record_outlives_the_head_on_a_networks_storage(monkeypatch: pytest.
         assert len(checks._survival(_recipe(survives="head", checkpoints=place), tmp_path / "new", "far")) == faults
 
 
-def test_a_silent_tracking_server_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_silent_tracking_server_is_no_obstacle(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The mirror waits; neither user nor password is told."""
+    recipe = small_recipe(TINY, tracking={"enabled": True})
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         uri = f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}"
-        recipe = small_recipe(TINY, tracking={"uri": uri})
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with caplog.at_level(logging.WARNING, "chronotune.cluster"):
             checks._tell_of_tracking(recipe)
         assert "MLflow at 127.0.0.1 does not answer" in caplog.text
@@ -209,15 +213,29 @@ def test_the_need_is_what_the_engine_predicts(tmp_path: Path) -> None:
         ("auto", 30, 80, 0.5),
         ("auto", 90, 80, 1),
         ("auto", None, 80, 1),
-        ("auto", 10, None, 0),
+        ("auto", 10, None, 1),
         (0.25, 10, 80, 0.25),
         (None, 10, 80, None),
     ],
 )
-def test_auto_shares_a_gpu_by_predicted_memory(wanted: Any, gb: int | None, have: int | None, share: Any) -> None:
-    """As many trials as its memory holds; where the profile says a number, that stays."""
+def test_auto_shares_a_gpu_by_predicted_memory(
+    wanted: Any, gb: int | None, have: int | None, share: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many trials as its memory holds, one where that is unknown; where the profile says a number, that stays."""
+    _see(monkeypatch, gpus=1)
     profile = ClusterProfile(name="mine", gpus_per_trial=wanted)
     assert with_gpu_share(profile, gb, have).gpus_per_trial == share
+
+
+def test_auto_is_no_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sees none."""
+    _see(monkeypatch, gpus=0)
+    profile = ClusterProfile(name="mine", gpus_per_trial="auto")
+    assert with_gpu_share(profile, 10, None).gpus_per_trial == 0
+
+
+def _see(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "n", "Alive": True, "Resources": {"CPU": 8, "GPU": gpus}}])
 
 
 def test_a_containers_limit_is_its_memory(tmp_path: Path) -> None:
@@ -234,9 +252,18 @@ def test_a_containers_limit_is_its_memory(tmp_path: Path) -> None:
         assert probe._memory(tmp_path) == memory
 
 
-def test_a_lost_node_is_not_waited_for_without_end() -> None:
-    """The whole of preflight takes less than half a minute, where nothing is installed first."""
-    assert checks.ANSWER_SECONDS < 30
+def test_a_store_that_does_not_answer_is_not_waited_for(
+    others: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a minute is for all of preflight, where nothing is installed first."""
+    assert survey.ANSWER_SECONDS < 30
+    hangs = threading.Event()
+    monkeypatch.setattr(probe, "write", lambda place: ("", str(hangs.wait(60))))
+    monkeypatch.setenv(survey.PATIENCE, "0")
+    others({})
+    with pytest.raises(InputError, match="to be writable, but it is not: nothing came within 0 seconds"):
+        preflight(_recipe(), tmp_path / "new")
+    hangs.set()
 
 
 def _cpu() -> Any:

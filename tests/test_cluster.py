@@ -210,10 +210,10 @@ def test_ray_is_told_what_the_profile_means(tmp_path: Path, monkeypatch: pytest.
 
 
 _SESSION = """
-import os, ray
+import os, time, ray
 from pathlib import Path
 from chronotune.cluster import connected, gpus_per_trial
-from chronotune.cluster.checks import _ask
+from chronotune.cluster.survey import _ask
 from chronotune.config.cluster import ClusterProfile
 
 init = ray.init
@@ -225,7 +225,7 @@ with connected(ClusterProfile(name="here")):
     shown = ray.get(ray.remote(num_cpus=1, num_gpus=1)(seen).remote())
     here = ray.get_runtime_context().get_node_id()
     probes = {"one": os.path.split(__file__), "other": ("/", "nowhere")}
-    unread = [told["unread"] for told in _ask([here], probes, "{}")[here]["places"].values()]
+    unread = [told["unread"] for told in _ask([here], probes, "{}", time.monotonic() + 60)[here]["places"].values()]
     print([hidden, shown, unread])
 """
 

@@ -132,6 +132,16 @@ def test_a_signal_is_a_notice_while_somebody_asks() -> None:
         assert len(ended) == 2
 
 
+def test_a_driver_in_the_background_is_ended_too() -> None:
+    """A shell lets it ignore Ctrl-C, and SIGTERM is all that reaches it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), endings.terminated_like_interrupted():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_node_that_is_given_up_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not before every step: the answer comes from the cluster's head."""
     asked: list[float] = []

@@ -17,10 +17,10 @@ from chronotune.config.recipe import Finalists
 from chronotune.data.prepare import load
 from chronotune.errors import WORKER_LOST, InputError
 from chronotune.finalists import any_lost, champion, choose, latest, needed, plan, seeds, standings
-from chronotune.identity import as_begun
+from chronotune.identity import trusting
 from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
-from chronotune.search import BUDGET
+from chronotune.search import BUDGET, MAX_WORKER_DEATHS
 from chronotune.study import JOURNAL, Reading, Study, read
 from sweep_parts import ask, new_study, result, small_recipe
 
@@ -188,36 +188,8 @@ def test_a_sweep_of_an_earlier_version_has_none(tmp_path: Path) -> None:
     assert as_dict(reading)["finalists"] == []
 
 
-def test_a_sweep_of_an_earlier_version_goes_on_without_them(tmp_path: Path) -> None:
-    """Its recipe does not speak of them, so they cost nothing that it was not meant to cost; every newer one does."""
-    (tmp_path / "new.yaml").write_text(dump_recipe(load_recipe("steel")))
-    assert as_begun(load_recipe(tmp_path / "new.yaml")).finalists.top == 3
-    text, count = re.subn(r"^finalists:.*\n", "", (tmp_path / "new.yaml").read_text(), flags=re.MULTILINE)
-    assert count == 1
-    (tmp_path / "old.yaml").write_text(text)
-    assert as_begun(load_recipe(tmp_path / "old.yaml")).finalists.top == 0
-
-
-def test_a_sweep_of_an_earlier_version_waits_for_its_workers(tmp_path: Path) -> None:
-    """It was begun when nobody ended a worker that took long."""
-    text, count = re.subn(r"stuck_minutes: [\d.]+, ", "", dump_recipe(load_recipe("steel")))
-    assert count == 1
-    (tmp_path / "old.yaml").write_text(text)
-    assert as_begun(load_recipe(tmp_path / "old.yaml")).budget.stuck_minutes is None
-
-
-def test_a_sweep_of_an_earlier_version_exports_its_winner(tmp_path: Path) -> None:
-    """It was begun when nothing else took a winner's place, and may have been evaluated so."""
-    (tmp_path / "new.yaml").write_text(dump_recipe(load_recipe("steel")))
-    assert as_begun(load_recipe(tmp_path / "new.yaml")).evaluation.blends
-    text, count = re.subn(r"  blends: true\n", "", (tmp_path / "new.yaml").read_text())
-    assert count == 1
-    (tmp_path / "old.yaml").write_text(text)
-    assert not as_begun(load_recipe(tmp_path / "old.yaml")).evaluation.blends
-
-
-def test_a_sweep_of_an_earlier_version_keeps_its_covariates(tmp_path: Path) -> None:
-    """It was begun when no known future was questioned; one that is begun now, or says whom it trusts, is asked."""
+def test_a_recipe_of_an_earlier_version_keeps_its_covariates(tmp_path: Path) -> None:
+    """It was written when no known future was questioned; one that is written now, or says whom it trusts, is asked."""
     solar = {"source": "solar", "time": "time", "target": "ghi", "seasons": [24], "known_future": ["cloud_cover"]}
     text = dump_recipe(small_recipe(data=solar))
     (tmp_path / "new.yaml").write_text(text)
@@ -225,8 +197,8 @@ def test_a_sweep_of_an_earlier_version_keeps_its_covariates(tmp_path: Path) -> N
     assert count == 1
     (tmp_path / "old.yaml").write_text(old)
     with pytest.raises(InputError, match="must be known in advance"):
-        load(as_begun(load_recipe(tmp_path / "new.yaml")))
-    begun = load(as_begun(load_recipe(tmp_path / "old.yaml")))
+        load(trusting(load_recipe(tmp_path / "new.yaml")))
+    begun = load(trusting(load_recipe(tmp_path / "old.yaml")))
     assert begun.report.warnings[0].rule.startswith("is trusted to be known in advance")
 
 
@@ -304,6 +276,8 @@ def lose_the_first(study: Study) -> None:
     second = study.finalists()
     searcher = FinalistSearcher(study, second, plan(study.attribute("finalists")), FULL, slots=lambda: 1)
     assert isinstance(searcher.suggest("first"), dict)
+    for _ in range(MAX_WORKER_DEATHS):
+        searcher.on_worker_death("first")
     searcher.on_trial_complete("first", error=True)
     while isinstance(proposal := searcher.suggest("t"), dict):
         second.record(proposal["number"], result(FULL, 0.5 + proposal["seed"] / 10))

@@ -69,11 +69,15 @@ class Server:  # its methods are those of Ray's client
         return not self.statuses[0].startswith("SUCC")
 
     def list_jobs(self) -> list[Any]:
-        """Two of one sweep, and somebody else's."""
+        """Two of one sweep, a third that was refused, and somebody else's."""
         told = {"sweep": "there", "recipe": "smoke", "directory": "/mnt/sweeps/there"}
         told["environment"] = '{"wheel": false, "pip": ["peft"]}'
-        old, new = (SimpleNamespace(metadata=told, submission_id=name, start_time=n) for n, name in enumerate("ab"))
-        return [new, old, SimpleNamespace(metadata=None, submission_id="c", start_time=9)]
+        ended, runs = SimpleNamespace(value="FAILED"), SimpleNamespace(value=self.statuses[0])
+        old, new, late = (
+            SimpleNamespace(metadata=told, submission_id=name, start_time=n, status=ended if name == "d" else runs)
+            for n, name in enumerate("abd")
+        )
+        return [new, late, old, SimpleNamespace(metadata=None, submission_id="c", start_time=9, status=runs)]
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         """From the beginning, and broken off as often as told."""
@@ -100,6 +104,7 @@ def test_a_sweep_becomes_a_job(server: Server) -> None:
     job = jobs.submit(_recipe(), "/mnt/sweeps/mine")
     [asked] = server.submitted
     assert json.loads(asked["metadata"].pop("environment"))["wheel"] is True
+    assert json.loads(asked["metadata"].pop("configuration"))["budget"]["windows"] == 48
     assert asked["metadata"] | {"chronotune": ""} == {
         "recipe": "smoke",
         "sweep": "mine",
@@ -115,6 +120,16 @@ def test_a_sweep_becomes_a_job(server: Server) -> None:
     assert {"chronotune/driver.py", "chronotune/_shipped/tuning/smoke.yaml"} <= set(server.modules)
     assert jobs.find("mine") == jobs.find("sweeps/mine") == job
     assert job.id.startswith("mine-")
+
+
+def test_a_name_that_runs_is_not_given_away(server: Server) -> None:
+    """What is remembered of it is how it is found again; one that has ended gives way."""
+    first = jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    with pytest.raises(InputError, match=f"one driver at a time, but job {first.id} runs"):
+        jobs.submit(_recipe(), "/mnt/sweeps/mine")
+    assert jobs.find("mine") == first
+    server.statuses = ["FAILED"]
+    assert jobs.submit(_recipe(), "/mnt/sweeps/mine").id != first.id
 
 
 def test_a_lost_answer_is_no_lost_job(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,11 +183,7 @@ def test_files_arrive_where_all_nodes_see_them(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_sent_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too much, into an image, and an address with a password in it."""
-    with pytest.raises(InputError, match=r"tracking.uri: must hold no user and no password"):
-        pack(_recipe("tracking.uri=https://me:secret@mlflow.example"), "/mnt/sweeps/a", tmp_path / "a")
-    with pytest.raises(InputError, match="a job in a container image brings no files along"):
-        pack(_recipe(environment={"image": "me/chronotune:1", "wheel": False}), "/mnt/sweeps/a", tmp_path / "a")
+    """Too much, and what only this machine has."""
     for setting in (f"storage=sqlite:///{tmp_path}/study.db", f"search.warm_start=['{tmp_path}', '/nowhere']"):
         with pytest.raises(InputError, match=rf"must be of the cluster, but {tmp_path} is a folder of this machine"):
             pack(_recipe(setting), "/mnt/sweeps/a", tmp_path / "a")
@@ -195,12 +206,9 @@ def test_mlflow_of_the_folder_is_beside_the_sweeps(tmp_path: Path) -> None:
     assert lasting["tracking"]["uri"] == "sqlite:////mnt/sweeps/runs.db"
 
 
-def test_an_image_brings_all_and_pip_is_handed_on(tmp_path: Path) -> None:
+def test_pip_and_variables_are_handed_on(tmp_path: Path) -> None:
     """As Ray wants them."""
     order = Order("/mnt/sweeps/a", None)
-    image = ClusterProfile(**_profile(environment={"image": "me/chronotune:1", "wheel": False}))
-    given = jobs.environment(image, order, None, tmp_path)
-    assert given.keys() == {"env_vars", "image_uri"}
     pip = ClusterProfile(**_profile(environment={"pip": ["peft"], "wheel": False, "variables": {"HF_HOME": "/mnt/hf"}}))
     given = jobs.environment(pip, order, None, tmp_path)
     assert given["pip"] == ["peft"]
@@ -290,17 +298,39 @@ def test_a_sweep_that_is_here_and_one_that_is_nowhere_are_told_apart(
     here = tmp_path / "sweeps" / "own"
     here.mkdir(parents=True)
     new_study(here)
-    for command in ("attach", "status", "stop"):
-        for name in ("own", "sweeps/own"):
+    for name in ("own", "sweeps/own"):
+        assert "go on with: chronotune resume sweeps/own" in CliRunner().invoke(cli.app, ["status", name]).output
+        for command in ("attach", "stop"):
             told = CliRunner().invoke(cli.app, [command, name])
             assert "this one is here. It does not run: chronotune show sweeps/own" in str(told.exception)
             assert "or, if it is a job of a cluster, name that with --cluster" in str(told.exception)
+    for command in ("attach", "status", "stop"):
         nowhere = str(CliRunner().invoke(cli.app, [command, "nowhere"]).exception)
         assert "nowhere: no sweep of this name is known here" in nowhere
         assert "--cluster NAME" in nowhere
     with Lease(here):
         running = str(CliRunner().invoke(cli.app, ["stop", "own"]).exception)
     assert f"kill -INT {os.getpid()}; or, if it is a job of a cluster, name that with --cluster" in running
+
+
+def test_a_cluster_that_does_not_answer_leaves_the_study(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its folder can be seen from here, that tells how the sweep is doing."""
+    jobs.submit(_recipe(), str(tmp_path / "mine"))
+
+    def away(_: str) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(server, "get_job_info", away)
+    told = CliRunner().invoke(cli.app, ["status", "mine"])
+    assert isinstance(told.exception, ChronotuneError)
+    (tmp_path / "mine").mkdir()
+    new_study(tmp_path / "mine")
+    told = CliRunner().invoke(cli.app, ["status", "mine"])
+    assert "dashboard must answer" in told.stderr
+    assert "mine is here, and tells:" in told.stderr
+    assert "go on with: chronotune resume" in told.stdout
 
 
 def test_a_sweep_that_another_machine_drives_is_no_local_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from chronotune import journal
 from chronotune.journal import Journal, together
 from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
 from chronotune.study import JOURNAL, Reader, Study
@@ -54,6 +57,38 @@ def test_what_is_written_is_there_before_the_disk_is_waited_for(tmp_path: Path) 
     with study.together(synced=False):
         study.record(number, result(3, 0.5))
         assert reader.read().trials[number].windows_seen == 3
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full takes a part of it; what is written when there is space again must not be glued to that."""
+    study, file = new_study(tmp_path), tmp_path / JOURNAL
+    before = file.read_bytes()
+
+    def full(opened: Any, content: bytes) -> None:
+        opened.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            study.note("one", 1)
+    assert file.read_bytes() == before
+    study.note("two", 2)
+    assert {"two": 2}.items() <= Reader(tmp_path).read().attributes.items()
+
+
+def test_a_line_is_written_whole(tmp_path: Path) -> None:
+    """Also where the system takes it in parts."""
+
+    class Slow(io.RawIOBase):
+        taken = b""
+
+        def write(self, content: Any) -> int:
+            self.taken += bytes(content[:3])
+            return len(content[:3])
+
+    journal._write(slow := Slow(), b"a whole line\n")
+    assert slow.taken == b"a whole line\n"
 
 
 def test_an_error_inside_a_block_ends_it(tmp_path: Path, waits: list[int]) -> None:

@@ -63,6 +63,9 @@ def test_a_cluster_asks_for_the_token(name: str) -> None:
         assert re.search(r"RAY_AUTH_MODE=token (RAY_\w+=\S+ )?~/venv/bin/ray start", command)
         assert "--metrics-export-port=8080" in command
     assert "--dashboard-host=127.0.0.1" in head
+    assert any(
+        "PATH=$HOME/venv/bin" in command and "RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"]
+    )
 
 
 def _resource(kind: str) -> dict[str, Any]:
@@ -264,3 +267,23 @@ def test_the_sweeps_that_are_started_exist(path: Path) -> None:
         words = shlex.split(found.replace("'", ""))
         overrides = [value for key, value in pairwise(words) if key == "--set"]
         assert load_recipe(words[0], overrides).cluster.kind == "here"
+
+
+def test_the_sweep_of_compose_fits_its_workers() -> None:
+    """By the command in the README."""
+    text = re.sub(r"\\\n\s*", " ", (LAUNCH / "README.md").read_text())
+    [command] = re.findall(r"\$compose exec ray-head chronotune run ([^\n]+)", text)
+    words = shlex.split(command)
+    cluster = load_recipe(words[0], [value for key, value in pairwise(words) if key == "--set"]).cluster
+    assert f"--num-cpus={cluster.cpus_per_trial} " in SERVICES["ray-worker"]["command"]
+    assert "--num-gpus" not in SERVICES["ray-worker"]["command"]
+    assert cluster.gpus_per_trial == 0
+
+
+def test_aws_opens_ssh_to_nobody_by_itself() -> None:
+    """A group that Ray makes would open it to the world: every kind of node is in one of your own."""
+    cluster = _cluster("aws")
+    assert "security_group" not in cluster["provider"]
+    assert all(kind["node_config"]["SecurityGroupIds"] for kind in cluster["available_node_types"].values())
+    profiles = [kind["node_config"]["IamInstanceProfile"]["Name"] for kind in cluster["available_node_types"].values()]
+    assert len(set(profiles)) == len(profiles)  # who runs trials may not start machines

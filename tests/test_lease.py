@@ -45,7 +45,14 @@ def test_a_later_process_of_the_same_number_is_not_the_holder(tmp_path: Path) ->
     assert holder is not None
     assert is_alive(holder)
     assert not is_alive({**holder, "started": holder["started"] - 100})
-    assert not is_alive({**holder, "boot": "another"})
+
+
+def test_a_host_of_the_same_name_is_another() -> None:
+    """Told by its boot, as a container by its process numbers; so is this host before it was started again."""
+    for told in ("boot", "numbers"):
+        here = {**lease.identity(), told: "another"}
+        assert is_alive(here)
+        assert not is_alive({**here, "heartbeat": time.time() - lease.STALE_SECONDS - 1})
 
 
 def test_another_host_is_believed_while_its_heart_beats() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from chronotune import sampler as proposing
 from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, LAST, OBJECTIVE, scheduler
+from chronotune.search import BUDGET, LAST, MAX_WORKER_DEATHS, OBJECTIVE, scheduler
 from chronotune.study import Study, TrialRecord
 from search_parts import STEPPED, FakeTune, table
 from sweep_parts import ask, new_study, result, small_recipe
@@ -287,20 +287,6 @@ def test_a_trial_that_asha_let_go_on_goes_on(tmp_path: Path) -> None:
     assert tune.study.trial(stopped).state == "pruned"
 
 
-@pytest.mark.parametrize("killed_after", [1, 4, 5, 9, 14])
-def test_a_sweep_of_before_resumes_as_ever(tmp_path: Path, killed_after: int) -> None:
-    """Its results do not say what the scheduler decided: it decides again."""
-    recipe = small_recipe(budget={"trials": 10, "windows": 27}, search={"sampler": "random"})
-    unbroken, broken = (FakeTune(new_study(_made(tmp_path / name), recipe), recipe) for name in ("a", "b"))
-    unbroken.notes = broken.notes = False
-    unbroken.run()
-    broken.run(until=killed_after, untold=True)
-    resumed = FakeTune(Study.reopen(tmp_path / "b"), recipe)
-    resumed.notes = False
-    resumed.run()
-    assert table(resumed.study) == table(unbroken.study)
-
-
 def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
     """A failed result has its own, a dead worker a general one."""
     study = new_study(tmp_path)
@@ -309,6 +295,8 @@ def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
     first, _ = tune.suggest()
     tune.searcher.on_trial_complete(first, {"failed": "the loss was NaN"})
     second, _ = tune.suggest()
+    for _ in range(MAX_WORKER_DEATHS):
+        tune.searcher.on_worker_death(second)
     tune.searcher.on_trial_complete(second, None, error=True)
     reasons = [trial.reason for trial in study.trials]
     assert reasons[0] == "the loss was NaN"

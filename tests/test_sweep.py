@@ -270,6 +270,8 @@ def test_a_sweep_on_other_data_is_not_resumed(sweep: Path, place: Path) -> None:
     try:
         (sweep / "recipe.yaml").write_text(text.replace("validation_origins: 4", "validation_origins: 5"))
         assert "ruler was" in chronotune("resume", "sweeps/one", cwd=place, code=2)
+        (sweep / "recipe.yaml").write_text(text.replace("sampler: tpe", "sampler: random"))
+        assert "search.sampler was tpe, is random" in chronotune("resume", "sweeps/one", cwd=place, code=2)
     finally:
         (sweep / "recipe.yaml").write_text(text)
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+from ray.tune.error import TuneError
+from ray.tune.tune import _setup_signal_catching
 
-from chronotune.errors import ChronotuneError, StorageError
+from chronotune.endings import halting_when_unwritable
+from chronotune.errors import WORKER_LOST, ChronotuneError, InputError, StorageError
 from chronotune.finalists import plan
 from chronotune.repeats import FinalistSearcher
-from chronotune.search import LAST, StudySearcher, scheduler, was_stopped
+from chronotune.search import LAST, MAX_WORKER_DEATHS, StudySearcher, scheduler, was_stopped
+from chronotune.study import Study
 from chronotune.trial import Assignment
-from chronotune.tuner import SPENT, RemoteWorker, _Recorder, halting_when_unwritable, keep_keys_off_the_wire
+from chronotune.tuner import SPENT, RemoteWorker, _Recorder, _was_interrupted, keep_keys_off_the_wire
 from sweep_parts import ask, new_study, result, small_recipe
 
 
@@ -66,10 +72,78 @@ def test_a_full_disk_halts_the_sweep_and_fails_no_trial(tmp_path: Path) -> None:
     told = {"failed": "cannot write checkpoint: no space", "halts": True, "done": True}
     recorder.on_trial_result(0, [], SimpleNamespace(config=proposal), told)
     searcher.on_trial_complete("t", told)
-    assert isinstance(recorder.failure, StorageError)
-    assert str(recorder.failure) == f"cannot write checkpoint: no space, then `chronotune resume {tmp_path}`"
-    assert searcher.suggest("u") == searcher.FINISHED
+    with pytest.raises(StorageError) as halted:
+        recorder.on_step_end(1, [])
+    assert str(halted.value) == f"cannot write checkpoint: no space, then `chronotune resume {tmp_path}`"
     assert [trial.state for trial in study.trials] == ["running"]
+
+
+def _recorded(tmp_path: Path, on_record: Callable[[], None] = lambda: None) -> tuple[Study, StudySearcher, _Recorder]:
+    recipe, study = small_recipe(), new_study(tmp_path)
+    study.note("zero_shot", [])
+    searcher = StudySearcher(study, recipe, scheduler(recipe), wanted=4, slots=lambda: 2)
+    nothing: Any = None
+    recorder = _Recorder(study, searcher, Assignment(recipe, nothing, tmp_path), on_record, lambda: None, None)
+    return study, searcher, recorder
+
+
+def test_an_end_that_cannot_be_told_halts_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Tune would take it for a failure of the trial, and train it again; the next driver tells it."""
+    study, searcher, recorder = _recorded(tmp_path)
+    assert isinstance(searcher.suggest("t"), dict)
+    study.record(0, result(27, 0.5))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "finish", full)
+        searcher.on_trial_complete("t", {"windows_seen": 27})
+    with pytest.raises(OSError, match="No space left"):
+        recorder.on_step_end(1, [])
+    assert [trial.state for trial in study.trials] == ["running"]
+    again = StudySearcher(study, small_recipe(), scheduler(small_recipe()), wanted=1, slots=lambda: 1)
+    assert again.suggest("u") == again.FINISHED
+    assert [trial.state for trial in study.trials] == ["complete"]
+
+
+def test_what_fails_at_a_trials_end_halts_the_sweep(tmp_path: Path) -> None:
+    """Also where the study was told of it already."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, searcher, recorder = _recorded(tmp_path, full)
+    proposal = searcher.suggest("t")
+    recorder.on_trial_complete(1, [], SimpleNamespace(config=proposal))
+    with pytest.raises(OSError, match="No space left"):
+        recorder.on_step_end(1, [])
+
+
+def test_a_trial_that_came_to_a_dead_worker_is_handed_out_again(tmp_path: Path) -> None:
+    """Ray Tune tells of such a death twice, and then gives the trial up; only so many deaths are the trial's own."""
+    study, searcher, recorder = _recorded(tmp_path)
+    for name in "abc"[:MAX_WORKER_DEATHS]:
+        proposal = searcher.suggest(name)
+        assert isinstance(proposal, dict)
+        assert proposal["number"] == 0
+        trial = SimpleNamespace(config=proposal, trial_id=name, error_file=None)
+        assert [one.state for one in study.trials] == ["running"]
+        recorder.on_trial_recover(1, [], trial)
+        searcher.on_trial_complete(name, error=True)
+    assert [one.reason for one in study.trials] == [WORKER_LOST]
+
+
+def test_a_ctrl_c_is_told_from_an_end() -> None:
+    """Ray Tune returns after both; its own handler stays where none came."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        _setup_signal_catching()
+        assert not _was_interrupted(before)
+        signal.raise_signal(signal.SIGINT)
+        assert _was_interrupted(before)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("done", [False, True])
@@ -82,7 +156,7 @@ def test_what_the_scheduler_decided_is_recorded(tmp_path: Path, done: bool) -> N
     told = {"number": number, "windows_seen": 3, "objective": 0.5, "metrics": {}, "attributes": {"steps": 1}}
     recorder.on_trial_result(0, [], nothing, {**told, "done": done})
     assert [result.attributes for result in study.trial(number).results] == [{"steps": 1, LAST: done}]
-    assert was_stopped(study.trial(number), study.trials, recipe) is done
+    assert was_stopped(study.trial(number)) is done
 
 
 def test_a_full_disk_halts_the_finalists_too(tmp_path: Path) -> None:
@@ -110,8 +184,19 @@ def test_a_study_that_cannot_be_written_halts_with_what_to_do(tmp_path: Path) ->
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(StorageError, match="No space left on device"), halting_when_unwritable(tmp_path):
         raise shutil.Error([("from", "to", "[Errno 28] No space left on device")])  # as copytree tells it
+    with pytest.raises(StorageError, match="No space left on device"), halting_when_unwritable(tmp_path):
+        _fail_as_ray_tune_does()
+    with pytest.raises(InputError, match="ours"), halting_when_unwritable(tmp_path):
+        raise InputError("ours") from OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError), halting_when_unwritable(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file")
+
+
+def _fail_as_ray_tune_does() -> None:
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError:
+        raise TuneError(traceback.format_exc())  # noqa: B904
 
 
 class _Lost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +22,12 @@ def keep_private() -> None:
     path = Path.home() / ".ray" / "auth_token"
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with suppress(FileExistsError):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not path.exists():
+            handle, written = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")  # for its owner only
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32))
+            with suppress(FileExistsError):
+                os.link(written, path)  # whole, or not at all: another sweep may look for it at this moment
+            os.unlink(written)
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)

@@ -1,18 +1,29 @@
-"""How a worker's process ends before its work is done: because it is stuck, or because its machine is taken away."""
+"""How a process ends before its work is done.
+
+A worker, because it is stuck or its machine is taken away; a driver, because it is told to or its disk takes nothing.
+"""
 
 from __future__ import annotations
 
+import errno
 import faulthandler
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from chronotune.errors import ChronotuneError, StorageError
+
 _ASK_SECONDS = 5.0
 """How often a worker asks whether its node is being given up."""
+
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 class ToldToGo(BaseException):  # as KeyboardInterrupt: no error, and not to be taken for one
@@ -76,3 +87,51 @@ def ended_when_stuck(minutes: float | None, log_to: TextIO) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the sweep in order, as Ctrl-C does: the handler that Ray sets when it connects exits at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals cannot be handled here
+        return
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _as_interrupt(*_: Any) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it puts into the background
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def halting_when_unwritable(directory: Path) -> Iterator[None]:
+    """Tell what to do when a sweep's folder takes nothing any more: what was recorded is there, and resume goes on.
+
+    Raises:
+        StorageError: In place of an error of the disk.
+    """
+    try:
+        yield
+    except ChronotuneError:
+        raise
+    except Exception as error:
+        if (cause := _unwritable(error)) is None:
+            raise
+        raise StorageError(
+            f"a sweep writes into its folder, but {directory} takes nothing any more: {cause.strerror or cause}; "
+            f"check rights and free space, then `chronotune resume {directory}`"
+        ) from error
+
+
+def _unwritable(error: BaseException | None) -> OSError | None:
+    """The disk's own complaint behind an error, which Ray Tune wraps in one of its own; None if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and (error.errno in _UNWRITABLE or isinstance(error, shutil.Error)):  # of a copy
+            return error
+        error = error.__cause__ or error.__context__
+    return None

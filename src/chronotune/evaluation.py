@@ -14,7 +14,7 @@ from chronotune.contenders import BEST, ZERO_SHOT, Contender, Predict, Segment, 
 from chronotune.data.panel import FloatArray
 from chronotune.data.prepare import Dataset, fingerprint, load, trial_data
 from chronotune.errors import InputError
-from chronotune.identity import as_begun, identity
+from chronotune.identity import identity
 from chronotune.lease import Lease
 from chronotune.metrics import without_nan
 from chronotune.openings import Openings, count_beside
@@ -34,7 +34,7 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
     """
     with Lease(directory):
         study = Study.reopen(directory)
-        recipe = as_begun(stored(study.attribute("recipe")))
+        recipe = stored(study.attribute("recipe"))
         if study.attribute("winner") is None:
             raise InputError(
                 f"{directory}: only a sweep with a winner can be evaluated. "

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
 
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import Dataset, TrialData
@@ -12,18 +15,8 @@ SCORED = "the weights' moving average"
 """What a trial's scores are of (`ema.py`); by another choice they would not compare with these."""
 
 
-def as_begun(recipe: Recipe) -> Recipe:
-    """A sweep's own recipe as it was meant: what did not exist when it began, its `recipe.yaml` does not name."""
-    finalists, budget = recipe.finalists, recipe.budget
-    if "finalists" not in recipe.model_fields_set:
-        finalists = finalists.model_copy(update={"top": 0})
-    if "stuck_minutes" not in budget.model_fields_set:
-        budget = budget.model_copy(update={"stuck_minutes": None})
-    evaluation = recipe.evaluation
-    if "blends" not in evaluation.model_fields_set:
-        evaluation = evaluation.model_copy(update={"blends": False})
-    begun = recipe.model_copy(update={"finalists": finalists, "budget": budget, "evaluation": evaluation})
-    return trusting(begun)
+_RULES = ("budget", "early_stopping", "search", "finalists", "evaluation")
+"""Parts of a recipe that a resumed sweep keeps; `cluster` and `tracking` may change, and `identity` has the others."""
 
 
 def trusting(recipe: Recipe) -> Recipe:
@@ -48,6 +41,19 @@ def identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str
         "seed": str(recipe.seed),
         "search space": _fingerprint(fixed),
     }
+
+
+def rules(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key, what of a recipe (as JSON) decides what is tried, what is stopped and what wins."""
+    return dict(chain.from_iterable(_flat(part, recipe[part]) for part in _RULES if part in recipe))
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}", inner)
+    else:
+        yield key, value
 
 
 def ruler(recipe: Recipe, data: TrialData) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,17 @@ class _File(JournalFileBackend):
                 self._sync()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines, whole, and wait for the disk unless they are written together with others."""
+        """Write lines, all or none, and wait for the disk unless they are written together with others."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         self._mutex.acquire()
         try:
-            with open(self._path, "ab") as file:
-                file.write(lines.encode())
+            with open(self._path, "ab", buffering=0) as file:
+                whole = file.seek(0, os.SEEK_END)
+                try:
+                    _write(file, lines.encode())
+                except BaseException:  # what comes next must not be glued to half a line
+                    file.truncate(whole)
+                    raise
         finally:
             self._mutex.release()
         if self._waits:
@@ -69,3 +75,10 @@ class _File(JournalFileBackend):
     def _sync(self) -> None:
         with open(self._path, "rb") as file:
             os.fsync(file.fileno())
+
+
+def _write(file: RawIOBase, content: bytes) -> None:
+    """All of it: a disk that is nearly full takes a part."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) or 0 :]

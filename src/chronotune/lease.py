@@ -27,9 +27,9 @@ log = logging.getLogger("chronotune.lease")
 class Lease:
     """Held while a process drives a sweep; a context manager.
 
-    A holder that is dead on this host is taken over at once, one on another host when its heartbeat is
-    older than `STALE_SECONDS`. A live holder is named in the refusal. A holder that was taken over, e.g. after its
-    machine slept, is interrupted at its next beat and leaves the other's lease alone.
+    A holder that is dead on this host is taken over at once, one on another host, or of before this one was started
+    again, when its heartbeat is older than `STALE_SECONDS`. A live holder is named in the refusal. A holder that was
+    taken over, e.g. after its machine slept, is interrupted at its next beat and leaves the other's lease alone.
 
     Raises:
         InputError: Another process drives the sweep.
@@ -104,10 +104,13 @@ def read_holder(directory: Path) -> dict[str, Any] | None:
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the holder still drives: its process on this host, its heartbeat on another."""
-    if not is_here(holder):
+    """Whether the holder still drives: its process on this host, its heartbeat on another.
+
+    One of this host's name, but of another boot or set of process numbers, may be of another host, or in a container.
+    """
+    if not is_here(holder) or holder["boot"] != _boot_id() or holder.get("numbers", "") != _numbers():
         return bool(time.time() - holder["heartbeat"] < STALE_SECONDS)
-    return holder["boot"] == _boot_id() and holder.get("started") == _started(holder["pid"])
+    return bool(holder.get("started") == _started(holder["pid"]))
 
 
 def is_here(holder: dict[str, Any]) -> bool:
@@ -116,13 +119,14 @@ def is_here(holder: dict[str, Any]) -> bool:
 
 
 def identity() -> dict[str, Any]:
-    """This process, so that it can be told from any other: host, boot, number and start, and the time now."""
+    """This process, so that it can be told from any other: host, boot, numbers, number and start, and the time now."""
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
         "pid": pid,
         "started": _started(pid),
         "boot": _boot_id(),
+        "numbers": _numbers(),
         "heartbeat": time.time(),
     }
 
@@ -141,7 +145,8 @@ def _interrupt_main_thread() -> None:
     """Ctrl-C from a thread, which ends a wait of the main thread too where the system can do that."""
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, signal.SIGINT)
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as in a shell's background; SIGTERM does the same
+        signal.pthread_kill(main, signal.SIGTERM if ignored else signal.SIGINT)
     else:
         _thread.interrupt_main()
 
@@ -161,6 +166,14 @@ def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # not Linux: the process's start time alone must do
+        return ""
+
+
+def _numbers() -> str:
+    """Whose process numbers this process has: containers on one host have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
         return ""
 
 

@@ -60,7 +60,7 @@ class FinalistSearcher(RecordedSearcher):
         super().__init__(repeats, full_budget)
         self._searched, self._slots = searched, slots
         begun = {(repeat.of, repeat.seed) for repeat in repeats.trials if not is_lost(repeat)}
-        self._unfinished = [repeat.number for repeat in repeats.trials if repeat.state == "running"]
+        self._unfinished += [repeat.number for repeat in repeats.trials if repeat.state == "running"]
         self._missing = [pair for pair in wanted if pair not in begun]
 
     def close(self) -> None:
@@ -72,12 +72,12 @@ class FinalistSearcher(RecordedSearcher):
         return bool(self._unfinished or self._missing)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next repeat; None while every slot is taken; FINISHED when all were handed out."""
+        """The next repeat; None while every slot is taken or the last run; FINISHED when all have ended."""
         if len(self._numbers) >= self._slots():
             return None
         repeat = self._next()
         if repeat is None:
-            return str(self.FINISHED)
+            return None if self._numbers else str(self.FINISHED)  # what runs may be handed out again
         assert repeat.hyperparameters is not None
         self._numbers[trial_id] = repeat.number
         return {"number": repeat.number, "hyperparameters": repeat.hyperparameters.model_dump(), "seed": repeat.seed}

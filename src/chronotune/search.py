@@ -7,6 +7,7 @@ what an unbroken one would have.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,9 @@ IMPORTS = "imports"
 
 EXTENDED = "extended"
 """Attribute of the study: how many trials had ended when it was last extended; patience begins anew there."""
+
+MAX_WORKER_DEATHS = 2
+"""How often a trial is started again from its last checkpoint when its worker dies."""
 
 LAST = "last"
 """Attribute of a result: whether its trial ended with it, as the scheduler decided or its budget did."""
@@ -88,20 +92,9 @@ def remember(asha: TrialScheduler, trial_id: str, record: TrialRecord) -> str:
     return str(decision)
 
 
-def was_stopped(record: TrialRecord, others: Sequence[TrialRecord], recipe: Recipe) -> bool:
-    """Whether the scheduler stopped a trial whose end the driver did not live to tell.
-
-    What it decided stands with the last result. Where it does not, in sweeps of before that was noted, it decides
-    again, although by then it knows of trials that ended later.
-    """
-    noted = record.results[-1].attributes.get(LAST) if record.results else False
-    if noted is not None:
-        return bool(noted)
-    again = scheduler(recipe)
-    for other in others:
-        if other.number != record.number and other.state != "running":
-            remember(again, f"past-{other.number}", other)
-    return remember(again, "it", record) == str(TrialScheduler.STOP)
+def was_stopped(record: TrialRecord) -> bool:
+    """Whether the scheduler stopped a trial whose end the driver did not live to tell: its last result says so."""
+    return bool(record.results and record.results[-1].attributes.get(LAST))
 
 
 def unimproved(trials: Sequence[TrialRecord], since: int = 0) -> int:
@@ -127,6 +120,10 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         super().__init__(metric=OBJECTIVE, mode="min")
         self._study, self._full_budget = study, full_budget
         self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
+        self._unfinished: list[int] = []  # trials to go on with
+        self._deaths = Counter[int]()
+        self.failure: Exception | None = None
+        """Why the study could not be told of an end: Ray Tune would take it for a failure of the trial."""
 
     def close(self) -> None:
         """Propose nothing new; what runs, or once ran, goes on."""
@@ -147,12 +144,23 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended."""
         number = self._numbers.pop(trial_id)
-        if number is not None:
+        if number is None:
+            return
+        try:
             with self._study.together():
                 self._tell(number, result, error)
+        except Exception as failure:
+            self.failure = self.failure or failure
+
+    def on_worker_death(self, trial_id: str) -> None:
+        """The worker of a trial died."""
+        if (number := self._numbers.get(trial_id)) is not None:
+            self._deaths[number] += 1
 
     def _tell(self, number: int, result: Mapping[str, Any] | None, error: bool) -> None:
-        if error:
+        if error and self._deaths[number] < MAX_WORKER_DEATHS:
+            self._unfinished.append(number)  # it came to a worker that had died idle, and Ray Tune gives up at once
+        elif error:
             self._study.fail(number, WORKER_LOST)
         elif result and result.get("halts"):
             return  # no fault of the trial's: it stays running, and the next driver goes on with it
@@ -186,7 +194,7 @@ class StudySearcher(RecordedSearcher):
         self._recipe, self._asha = recipe, asha
         self._wanted, self._slots = wanted, slots
         self._draw = draw(recipe.search_space)
-        self._unfinished = [trial.number for trial in study.trials if trial.state == "running"]
+        self._unfinished += [trial.number for trial in study.trials if trial.state == "running"]
         self._zero_shot_due = study.attribute(ZERO_SHOT) is None
         self._first: list[Values] = [point["values"] for point in study.attribute(FIRST) or ()]
         finite = size(recipe.search_space) is not None
@@ -215,8 +223,7 @@ class StudySearcher(RecordedSearcher):
             return {ZERO_SHOT: True}
         record = self._next()
         if record is None:
-            # out of patience, but what still runs may improve on the best
-            return None if self._numbers and self._has_room() else Searcher.FINISHED
+            return None if self._numbers else Searcher.FINISHED  # what runs may be handed out again, or end a patience
         assert record.hyperparameters is not None
         self._numbers[trial_id] = record.number
         remember(self._asha, trial_id, record)
@@ -228,7 +235,7 @@ class StudySearcher(RecordedSearcher):
             if record.hyperparameters is None:
                 return self._study.ask_again(record.number, *self._how(record.number))
             at_the_end = record.windows_seen >= self._recipe.rungs[-1]
-            if not at_the_end and not was_stopped(record, self._study.trials, self._recipe):
+            if not at_the_end and not was_stopped(record):
                 return record
             ended = self._study.finish(record.number, self._recipe.rungs[-1])
             remember(self._asha, f"past-{record.number}", ended)

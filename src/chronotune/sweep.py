@@ -19,13 +19,14 @@ from chronotune.config.recipe import Recipe
 from chronotune.contenders import BEST
 from chronotune.data.describe import describe
 from chronotune.data.prepare import Dataset, TrialData, load, trial_data
+from chronotune.endings import halting_when_unwritable, terminated_like_interrupted
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep
 from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.finalists import Standing, any_lost, champion, needed
 from chronotune.forecaster import locate
 from chronotune.gauges import Gauges
-from chronotune.identity import as_begun, identity
+from chronotune.identity import identity, rules
 from chronotune.lease import Lease
 from chronotune.refit import refit
 from chronotune.repeats import run_finalists
@@ -40,10 +41,8 @@ from chronotune.tuner import (
     MINUTES,
     SPENT,
     RemoteWorker,
-    halting_when_unwritable,
     minutes_of,
     run_tuner,
-    terminated_like_interrupted,
 )
 
 log = logging.getLogger("chronotune.sweep")
@@ -171,7 +170,7 @@ def resume_sweep(
     directory = Path(directory).resolve()
     if not (directory / "recipe.yaml").exists():
         raise InputError(f"{directory}: a sweep's folder holds recipe.yaml, but this one does not. See `chronotune ls`")
-    recipe = as_begun(load_recipe(directory / "recipe.yaml"))
+    recipe = load_recipe(directory / "recipe.yaml")
     dataset = load(recipe)
     locate(recipe.model)
     if recipe.tracking.enabled:
@@ -180,6 +179,7 @@ def resume_sweep(
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
+        refuse_changes(*map(rules, (study.attribute("recipe"), recipe.model_dump(mode="json"))))
         if (ended := study.attribute("ended")) and not (more_trials or more_minutes or any_lost(study.read())):
             _tell_the_end(directory, recipe, dataset, datetime.fromisoformat(ended))
             return directory
@@ -279,9 +279,10 @@ class _Sweep:
         best = final.median if final else reading.winner
         assert best is not None
         worker = RemoteWorker(self.assignment, threads_of_one_node(self.recipe.cluster))
-        if not self._is_written(best):
-            noted = write_winner(worker, self.assignment, best, self.dataset.panel)
-            self.study.note("winner", {**noted, **(_summary(final) if final else {})})
+        before = self.study.attribute("winner")
+        noted = before if self._is_written(best) else write_winner(worker, self.assignment, best, self.dataset.panel)
+        if before != (noted := {**noted, **(_summary(final) if final else {})}):  # another repeat may have ended since
+            self.study.note("winner", noted)
         settle(self.directory, self.study, self.assignment, worker, self.dataset.panel)
         prune(self.assignment.store, self.study.trials, self.recipe.budget.keep_checkpoints)
         prune_all_but(self.assignment.store, reading.finalists, needed(reading))

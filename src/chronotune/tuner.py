@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,15 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
-from chronotune.search import LAST, ZERO_SHOT, RecordedSearcher, StudySearcher, result_of, scheduler
+from chronotune.search import (
+    LAST,
+    MAX_WORKER_DEATHS,
+    ZERO_SHOT,
+    RecordedSearcher,
+    StudySearcher,
+    result_of,
+    scheduler,
+)
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study, TrialRecord
 from chronotune.threads import lend
@@ -37,11 +43,6 @@ SPENT = "seconds"
 
 MINUTES = "minutes"
 """Attribute of the study: `budget.minutes` and what was added to it; absent while nothing was."""
-
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
-
-MAX_WORKER_DEATHS = 2
-"""How often a trial is started again from its last checkpoint when its worker dies."""
 
 
 def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None]) -> None:
@@ -132,13 +133,15 @@ def drive(
     lend(assignment.directory, 0)  # a driver that was killed may have lent some
     try:
         tuner.fit()
+        interrupted = _was_interrupted(handler)
     finally:
         _restore(handler)
         lend(assignment.directory, 0)
         assignment.store.remove(SCRATCH)
-    if recorder.failure:
-        raise recorder.failure
-    _raise_if_interrupted(study, searcher)
+    recorder.raise_failure()
+    recorder.note_spent()
+    if interrupted or any(trial.state == "running" for trial in study.trials) or searcher.wants_more():
+        raise KeyboardInterrupt
 
 
 def keep_keys_off_the_wire() -> None:
@@ -152,48 +155,15 @@ def keep_keys_off_the_wire() -> None:
     copied -= {name for name in copied if name.startswith("AWS_")}  # in place: it is the module's
 
 
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the sweep in order, as Ctrl-C does: the handler that Ray sets when it connects exits at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals cannot be handled here
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def halting_when_unwritable(directory: Path) -> Iterator[None]:
-    """Tell what to do when a sweep's folder takes nothing any more: what was recorded is there, and resume goes on.
-
-    Raises:
-        StorageError: In place of an error of the disk.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _UNWRITABLE and not isinstance(error, shutil.Error):  # of a folder's copy
-            raise
-        raise StorageError(
-            f"a sweep writes into its folder, but {directory} takes nothing any more: {error.strerror or error}; "
-            f"check rights and free space, then `chronotune resume {directory}`"
-        ) from error
-
-
 def _restore(handler: Any) -> None:
     """Tune leaves its own handler of Ctrl-C behind, which ignores the first one."""
     with suppress(ValueError):  # not the main thread: Tune has not touched it either
         signal.signal(signal.SIGINT, handler)
 
 
-def _raise_if_interrupted(study: Study, searcher: RecordedSearcher) -> None:
-    """Tune swallows a Ctrl-C: it returns as if all were done."""
-    trials = study.trials
-    if any(trial.state == "running" for trial in trials) or searcher.wants_more():
-        raise KeyboardInterrupt
+def _was_interrupted(handler: Any) -> bool:
+    """Whether there was a Ctrl-C, which Tune swallows: only then it has put the handler back that was there before."""
+    return threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is handler
 
 
 def _name(trial: Any) -> str:
@@ -223,8 +193,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         self._study, self._searcher, self._on_record, self._tidy = study, searcher, on_record, tidy
         self._assignment, self._minutes, self._began = assignment, minutes, time.monotonic()
         self._spent_before = study.attribute(SPENT) or 0.0
-        self.failure: ChronotuneError | None = None
-        """Why the sweep cannot go on."""
+        self._failure: Exception | None = None  # why the sweep cannot go on
         self._mind_the_time()  # earlier drivers may have spent it all
 
     def __getstate__(self) -> dict[str, Any]:
@@ -245,6 +214,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
             told["attributes"] = {**told["attributes"], LAST: is_last}
             with self._study.together(synced=not is_last):  # else its end is told at once, and waited for
                 self._study.record(result["number"], Result(**told))
+                self.note_spent()
         elif result.get("halts"):
             self._halt(result["failed"])
         elif ZERO_SHOT in trial.config:
@@ -254,15 +224,19 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """The searcher has told the study how the trial ended; what it leaves on disk and in Tune is not needed."""
-        self._tidy()
-        _forget(trial)
-        with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
-            self._study.note(SPENT, round(self._spent(), 1))
-        self._lend()
-        self._on_record()
+        try:
+            self._tidy()
+            _forget(trial)
+            with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
+                self.note_spent()
+            self._lend()
+            self._on_record()
+        except Exception as failure:  # Tune would take it for the trial's
+            self._failure = self._failure or failure
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A worker died; Ray starts the trial again, and it goes on from its last checkpoint."""
+        self._searcher.on_worker_death(trial.trial_id)
         self._log_death(trial)
         log.warning("%s: its worker died; it goes on from its last checkpoint", _name(trial))
 
@@ -286,22 +260,30 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
             running = self._searcher.running
             lend(self._assignment.directory, threads_of_the_last(self._assignment.recipe.cluster, running))
 
+    def note_spent(self) -> None:
+        """Into the study, what its drivers have spent so far."""
+        self._study.note(SPENT, round(self._spent(), 1))
+
     def _spent(self) -> float:
         """Seconds of wall time, those of earlier drivers included."""
         return float(self._spent_before) + time.monotonic() - self._began
 
     def _give_up(self, reason: str) -> None:
         """Without a reference there is no sweep."""
-        self.failure = ChronotuneError(f"the untouched model must be scored to compare with, but: {reason}")
-        self._searcher.close()
+        self._failure = ChronotuneError(f"the untouched model must be scored to compare with, but: {reason}")
 
     def _halt(self, reason: str) -> None:
         """Where nothing can be written any more, trial after trial would fail for nothing."""
-        self.failure = StorageError(f"{reason}, then `chronotune resume {self._assignment.directory}`")
-        self._searcher.close()
+        self._failure = StorageError(f"{reason}, then `chronotune resume {self._assignment.directory}`")
+
+    def raise_failure(self) -> None:
+        """Raise what keeps the sweep from going on, if anything does."""
+        if failure := self._searcher.failure or self._failure:
+            raise failure
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """Propose nothing more once the time is up."""
+        """End the sweep where it cannot go on, and propose nothing more once the time is up."""
+        self.raise_failure()
         self._mind_the_time()
 
     def _mind_the_time(self) -> None:

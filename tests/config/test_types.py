@@ -143,7 +143,6 @@ def test_refuse_collects() -> None:
     ("key", "given"),
     [
         ("environment.pip.1", {"pip": ["peft", "--extra-index-url https://me:hunter2@host/simple"]}),
-        ("environment.image", {"wheel": False, "image": "https://me:hunter2@host/image"}),
         ("environment.variables.STORE", {"variables": {"STORE": "postgresql://me:hun/hunter2@host/x"}}),
         ("environment.variables.MY_TOKEN", {"variables": {"MY_TOKEN": "hunter2"}}),
     ],

@@ -48,6 +48,9 @@ MOMENTS = {
     "ended": Moment("driver, when the end is noted, not told", "chronotune.sweep", "_report", 1),
     "worker": Moment("worker, in mid-step, twice in one trial", *_LOSS, "self", 2),
     "writer": Moment("worker, inside a checkpoint write", *_DIGEST, "self", about=".48.partial/state"),
+    "next": Moment(
+        "worker, when it is given its next trial", "chronotune.trial", "FineTuneTrial.reset_config", 1, "self"
+    ),
     "hang": Moment("a trial hangs in native code", *_LOSS, "hang"),
     "sleep": Moment("a trial hangs in Python", *_LOSS, "sleep"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from chronotune.config.recipe import Tracking
 from chronotune.errors import InputError
@@ -16,8 +17,8 @@ from chronotune.tracking.address import masked
     "uri",
     [
         "http://localhost:5000",
-        "https://me:word@tracking.example/path",
-        "postgresql+psycopg2://me:word@host/db",
+        "https://tracking.example/path",
+        "postgresql+psycopg2://me@host/db",
         "databricks",
         "databricks://profile",
         "sqlite:////data/runs.db",
@@ -37,6 +38,18 @@ def test_relative_files_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:1")
     assert resolve_uri(Tracking()) == "http://host:1"
     assert resolve_uri(Tracking(uri="http://host:2")) == "http://host:2"
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:hunter2@tracking.example/path", "postgresql+psycopg2://me:hunter2@host/db"]
+)
+def test_a_password_is_refused_in_a_recipe(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stay in recipe.yaml; in the environment it may be, and goes no further."""
+    with pytest.raises(ValidationError, match="uri must hold no user and no password") as refusal:
+        Tracking(uri=uri)
+    assert "hunter2" not in str([error["msg"] for error in refusal.value.errors()])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert resolve_uri(Tracking()) == uri
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def test_down_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(mirroring, "_RETRY_SECONDS", 0)
     sweep = whole_sweep(tmp_path / "sweep")
     lines: list[str] = []
-    tracking = Tracking(uri=f"http://me:{SECRET}@127.0.0.1:{_closed_port()}")
-    with Mirror(sweep.directory, tracking, say=lines.append, every=0.01) as watching:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{_closed_port()}")
+    with Mirror(sweep.directory, Tracking(), say=lines.append, every=0.01) as watching:
         report = watching.flush()
     assert [report.trouble] == lines
     assert "Connection refused" in lines[0]

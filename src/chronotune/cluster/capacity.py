@@ -62,11 +62,11 @@ def with_gpu_share(profile: ClusterProfile, need: int | None, have: int | None) 
     Args:
         profile: Other than auto stays as it is.
         need: Bytes of the largest trial on a GPU; None: unknown, and each trial gets a whole one.
-        have: Bytes of the smallest GPU; None: there is none.
+        have: Bytes of the smallest GPU; None: unknown, and each trial gets a whole one where Ray sees any.
     """
     if profile.gpus_per_trial != "auto":
         return profile
-    share = 0.0 if have is None else 1.0 if need is None else _share(max(1, have // need))
+    share = gpus_per_trial(profile) if need is None or have is None else _share(max(1, have // need))
     return profile.model_copy(update={"gpus_per_trial": share})
 
 

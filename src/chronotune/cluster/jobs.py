@@ -78,12 +78,14 @@ def submit(recipe: Recipe, directory: str) -> Job:
         directory: The sweep's folder, there.
 
     Raises:
-        InputError: The cluster refuses the token, or what is to be sent cannot be.
+        InputError: A sweep of this name runs there, the cluster refuses the token, or what is to be sent cannot be.
         ChronotuneError: The cluster does not answer.
     """
     profile = recipe.cluster
     assert profile.address is not None
     name = Path(directory).name
+    if (earlier := recall(name)) and earlier.address == profile.address:
+        _refuse_running(earlier)
     job = Job(name, directory, recipe.name, profile.model_dump(mode="json"), address=profile.address)
     with _draft() as place:
         files = place / "files"
@@ -98,19 +100,25 @@ def go_on(job: Job, trials: int = 0, minutes: float = 0) -> Job:
         InputError: It still runs, or the cluster refuses the token.
         ChronotuneError: The cluster does not answer.
     """
+    _refuse_running(job)
+    order = Order(job.directory, None, more_trials=trials, more_minutes=minutes)
+    return _start(job, order, None, ClusterProfile.model_validate(job.profile))
+
+
+def _refuse_running(job: Job) -> None:
     with suppress(UnknownJobError):  # a cluster that was started anew knows nothing of its earlier jobs
         if not state(job).has_ended:
             raise InputError(
                 f"{job.name}: one driver at a time, but job {job.id} runs. See it: chronotune attach {job.name}"
             )
-    order = Order(job.directory, None, more_trials=trials, more_minutes=minutes)
-    return _start(job, order, None, ClusterProfile.model_validate(job.profile))
 
 
 def _start(job: Job, order: Order, files: Path | None, profile: ClusterProfile) -> Job:
     job = replace(job, id=f"{job.name}-{uuid.uuid4().hex[:6]}")
     told = {"recipe": job.recipe, "sweep": job.name, "directory": job.directory, "chronotune": __version__}
     told["environment"] = profile.environment.model_dump_json()
+    if order.recipe is not None:
+        told["configuration"] = json.dumps(order.recipe)
     with _draft() as place:
         given = environment(profile, order, files, place)
         with _talking(job.address) as client:
@@ -163,8 +171,6 @@ def environment(profile: ClusterProfile, order: Order, files: Path | None, place
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
         }
     }
-    if wanted.image:
-        return {**given, "image_uri": wanted.image}
     if files is not None and order.sent:
         given["working_dir"] = str(files)
     if wanted.wheel:
@@ -200,7 +206,8 @@ def find(target: str, address: str | None = None) -> Job:
         jobs = [job for job in client.list_jobs() if (job.metadata or {}).get("sweep") == name]
     if not jobs:
         raise InputError(f"{name}: the cluster at {address} has no job of this sweep. Check the name and the cluster")
-    job = _found(name, max(jobs, key=lambda job: job.start_time or 0), address)
+    newest = max(jobs, key=lambda job: (job.status.value not in ENDED, job.start_time or 0))  # one that runs before all
+    job = _found(name, newest, address)
     with suppress(OSError):  # it is found all the same
         _remember(job)
     return job

@@ -6,15 +6,15 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from chronotune.config.recipe import Recipe
 from chronotune.config.storage import file_of
-from chronotune.errors import Fault, InputError
+from chronotune.errors import Fault, InputError, StorageError
 
 LARGEST = 400 * 2**20
 """Bytes that Ray is asked to carry: its limit is 512 MiB, and the head's memory holds them."""
@@ -54,10 +54,8 @@ def pack(recipe: Recipe, directory: str, folder: Path) -> Order:
     A path that does not exist here is one of the cluster's.
 
     Raises:
-        InputError: They are too large to be sent, or the recipe holds what a job must not be told, or names what only
-            this machine has.
+        InputError: They are too large to be sent, or the recipe names what only this machine has.
     """
-    _refuse_secrets(recipe)
     _refuse_own_places(recipe, Path(directory).parent)
     sources = {_MODEL: Path(recipe.model.weights), _DATA: Path(recipe.data.path or "").expanduser()}
     present = {
@@ -65,7 +63,6 @@ def pack(recipe: Recipe, directory: str, folder: Path) -> Order:
         for part, path in sources.items()
         if (path.is_dir() if part == _MODEL else recipe.data.path and path.is_file())
     }
-    _refuse_image(recipe, present)
     _refuse_large(present)
     for part, path in present.items():
         shutil.copytree(path, folder / part) if path.is_dir() else _copy(path, folder / part / path.name)
@@ -76,14 +73,6 @@ def pack(recipe: Recipe, directory: str, folder: Path) -> Order:
 def _copy(file: Path, to: Path) -> None:
     to.parent.mkdir(parents=True)
     shutil.copy2(file, to)
-
-
-def _refuse_secrets(recipe: Recipe) -> None:
-    uri = recipe.tracking.uri or ""
-    if "@" in urlsplit(uri).netloc:
-        rule = "must hold no user and no password, as the dashboard shows what a job is told"
-        remedy = "Leave them out, and set MLFLOW_TRACKING_USERNAME and _PASSWORD on the cluster's nodes"
-        raise InputError([Fault("recipe", "tracking.uri", rule, remedy)])
 
 
 def _refuse_own_places(recipe: Recipe, sweeps: Path) -> None:
@@ -104,13 +93,6 @@ _OF_THE_CLUSTER = {
     "storage": "Name a database server that the nodes reach, or a file beside the cluster's sweeps, or leave it out",
     "search.warm_start": "Name earlier sweeps by their folders there",
 }
-
-
-def _refuse_image(recipe: Recipe, present: Mapping[str, Path]) -> None:
-    if recipe.cluster.environment.image and present:
-        rule = f"a job in a container image brings no files along, but {', '.join(map(str, present.values()))} are here"
-        remedy = "Put them on the cluster's shared storage, and name them there (data.path, model)"
-        raise InputError([Fault(f"cluster {recipe.cluster.name}", "environment.image", rule, remedy)])
 
 
 def _refuse_large(present: Mapping[str, Path]) -> None:
@@ -144,11 +126,20 @@ def unpack(order: Order, came: Path) -> Recipe:
     Args:
         order: Of a new sweep.
         came: The job's working directory.
+
+    Raises:
+        StorageError: That storage does not take them.
     """
     assert order.recipe is not None
-    recipe, sweeps = order.recipe, Path(order.directory).parent
+    recipe, kept = order.recipe, Path(order.directory).parent / SENT
     for part, inside in order.sent.items():
-        path = str(_keep(came / inside, sweeps / SENT))
+        try:
+            path = str(_keep(came / inside, kept))
+        except OSError as error:
+            raise StorageError(
+                f"{kept}: what a job brings along is kept there, but it cannot be written ({error.strerror or error}). "
+                f"See its rights and its space, then submit again"
+            ) from error
         recipe[part]["weights" if part == _MODEL else "path"] = path
     return Recipe.model_validate_json(json.dumps(recipe), strict=True)
 
@@ -164,12 +155,15 @@ def _keep(source: Path, root: Path) -> Path:
                 digest.update(block)
     kept = root / digest.hexdigest()[:16]
     if not kept.exists():
-        growing = root / f".{kept.name}-{id(digest):x}"
-        growing.mkdir(parents=True)
-        for file in files:
-            shutil.copy2(file, growing / file.name)
-        try:
-            growing.rename(kept)
-        except OSError:  # another job was faster
-            shutil.rmtree(growing, ignore_errors=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=f".{kept.name}-", ignore_cleanup_errors=True) as place:
+            growing = Path(place) / kept.name
+            growing.mkdir()
+            for file in files:
+                shutil.copy2(file, growing / file.name)
+            try:
+                growing.rename(kept)
+            except OSError:
+                if not kept.exists():  # else another job was faster
+                    raise
     return kept if source.is_dir() else kept / source.name

@@ -31,16 +31,29 @@ def attach(target: TargetArgument, cluster: ClusterOption = None) -> None:
 
 
 def status(target: TargetArgument, cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Say how a sweep on a cluster is doing: the state of its job, and the last lines that it printed.
+    """Say how a sweep is doing: its job on a cluster and the last lines that it printed, or what its folder tells.
 
     Example: `chronotune status steel-20261124-101500`
     """
     from dataclasses import asdict
 
-    from chronotune.cluster.jobs import log_of, state
+    from chronotune.cluster.jobs import log_of, recall, state
+    from chronotune.commands.sweeps import show
+    from chronotune.errors import ChronotuneError
 
+    remembered = recall(Path(target).name)
+    if cluster is None and remembered is None and (folder := _folder(target)):
+        show(folder, as_json)
+        return
     job = _find(target, cluster)
-    now, last = state(job), log_of(job).splitlines()[-3:]
+    try:
+        now, last = state(job), log_of(job).splitlines()[-3:]
+    except ChronotuneError as error:
+        if (folder := _folder(job.directory)) is None:
+            raise
+        typer.echo(f"{error}\n{folder} is here, and tells:", err=True)
+        show(folder, as_json)
+        return
     if as_json:
         print_json({"sweep": job.name, "directory": job.directory, "job": job.id, **asdict(now), "last": last})
         return
@@ -113,12 +126,10 @@ def _refuse_local(target: str) -> None:
     """
     from chronotune.errors import InputError
     from chronotune.lease import is_alive, is_here, read_holder
-    from chronotune.study import is_sweep
 
-    folder = next((path for path in (Path(target), Path("sweeps") / target) if is_sweep(path)), None)
-    if folder is None:
+    if (folder := _folder(target)) is None:
         return
-    rule = f"{folder}: attach, status and stop are for sweeps that run as jobs of a cluster, but this one is here"
+    rule = f"{folder}: attach and stop are for sweeps that run as jobs of a cluster, but this one is here"
     if (holder := read_holder(folder)) is None or not is_alive(holder):
         remedy = f"It does not run: chronotune show {folder}, or go on with it: chronotune resume {folder}"
     elif is_here(holder):
@@ -127,6 +138,13 @@ def _refuse_local(target: str) -> None:
     else:
         return
     raise InputError(f"{rule}. {remedy}; or, if it is a job of a cluster, name that with --cluster")
+
+
+def _folder(target: str) -> Path | None:
+    """The folder of a sweep, where this machine sees it."""
+    from chronotune.study import is_sweep
+
+    return next((path for path in (Path(target), Path("sweeps") / target) if is_sweep(path)), None)
 
 
 def _follow(job: Job) -> None:

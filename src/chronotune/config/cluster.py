@@ -25,9 +25,6 @@ class Environment(Declaration):
     pip: list[str] = Field(
         default_factory=list, description="Requirements to install on every node, e.g. chronos-forecasting==2.3.2."
     )
-    image: str | None = Field(
-        None, description="Container image that holds everything; then nothing is sent: wheel: false, no pip."
-    )
     variables: dict[str, str] = Field(
         default_factory=dict, description="Environment variables of driver and workers. Never a secret."
     )
@@ -134,9 +131,6 @@ def _job_breaches(profile: ClusterProfile) -> Iterator[Breach]:
 
 
 def _environment_breaches(environment: Environment) -> Iterator[Breach]:
-    if environment.image and (environment.wheel or environment.pip):
-        rule = "holds everything, so that nothing can be installed into it, but wheel or pip ask for that"
-        yield Breach(("environment", "image"), rule, "Set wheel: false and leave pip out, or leave image out")
     on_nodes = "Set it on the cluster's nodes when they are started"
     for name, value in environment.variables.items():
         if SECRETIVE.search(name):
@@ -145,11 +139,14 @@ def _environment_breaches(environment: Environment) -> Iterator[Breach]:
         elif "://" in value and (holds_password(value) or holds_credentials(value)):
             rule = "must hold no credentials, as the dashboard shows what a job is given, but does"
             yield Breach(("environment", "variables", name), rule, on_nodes)
-    given = [(("environment", "pip", index), text) for index, text in enumerate(environment.pip)]
-    for key, text in [*given, (("environment", "image"), environment.image or "")]:
+    for index, text in enumerate(environment.pip):
         if holds_credentials(text):
             rule = "must hold no credentials, as the dashboard shows what a job is given, but does"
-            yield Breach(key, rule, "Write ${VARIABLE} in their place and set it on each node, or log in there")
+            yield Breach(
+                ("environment", "pip", index),
+                rule,
+                "Write ${VARIABLE} in their place and set it on each node, or log in there",
+            )
 
 
 def _place_breaches(place: str) -> Iterator[Breach]:

@@ -13,7 +13,7 @@ from chronotune.config.cluster import LOCAL, ClusterProfile, as_meant
 from chronotune.config.model import ModelPreset
 from chronotune.config.search import Point, SearchConfig, no_grid, points_outside
 from chronotune.config.space import Choice, Fixed, SearchSpace, extremes
-from chronotune.config.storage import bad_storage
+from chronotune.config.storage import bad_storage, bad_tracking
 
 Objective: TypeAlias = Literal["sql", "wql", "mase", "mae", "rmse"]
 
@@ -185,6 +185,11 @@ class Tracking(Declaration):
         if self.upload_weights and self.registry is None:
             rule = "sends the weights along with a registered version, but tracking.registry names no model"
             refuse([Breach(("upload_weights",), rule, "Set tracking.registry, or leave it out")])
+        return self
+
+    @model_validator(mode="after")
+    def _hides_no_secret(self) -> Self:
+        refuse(bad_tracking(self.uri))
         return self
 
 

@@ -1,4 +1,4 @@
-"""Where a study is kept when not in the sweep's folder: the address of a database, without its password."""
+"""Where a study is kept when not in the sweep's folder, and where it is mirrored to: addresses without passwords."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from chronotune.config.base import Breach
-from chronotune.config.secrets import VARIABLE, holds_password, masked
+from chronotune.config.secrets import VARIABLE, holds_credentials, holds_password, masked
 from chronotune.errors import Fault, InputError
 
 SQLITE = re.compile(r"sqlite(\+\w+)?:///(?P<path>[^?]+)(\?.*)?")
@@ -28,6 +28,18 @@ def bad_storage(url: str | None) -> Iterator[Breach]:
         rule = "must not hold a password, which would stay in recipe.yaml and in MLflow, but does"
         remedy = "Write ${VARIABLE} in its place, or leave it out and set PGPASSWORD or PGPASSFILE"
         yield Breach(("storage",), rule, remedy)
+
+
+def bad_tracking(uri: str | None) -> Iterator[Breach]:
+    """What is wrong with the key `tracking.uri`: it holds credentials."""
+    literal = holds_credentials if (uri or "").startswith(("http://", "https://")) else holds_password
+    if uri and literal(uri):
+        rule = "must hold no user and no password, which would stay in recipe.yaml and in the study, but does"
+        remedy = (
+            "Leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD, "
+            "or the whole address in MLFLOW_TRACKING_URI, where the sweep is driven"
+        )
+        yield Breach(("uri",), rule, remedy)
 
 
 def expanded(url: str, environment: Mapping[str, str] = os.environ) -> str:
