@@ -206,15 +206,15 @@ def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float)
 
 
 def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
-    """Note what is added. Patience begins anew: whoever extends a sweep has some."""
+    """Note what is added, the trials last: who is cut off before that may say it once more. Patience begins anew."""
     study.note("ended", None)  # first: a sweep that was cut off in here is unfinished
+    if minutes:
+        spent = (study.attribute(SPENT) or 0) / 60  # trials that ran at the end of the time went beyond it
+        study.note(MINUTES, max(minutes_of(recipe, study) or 0, spent) + minutes)
     if trials or minutes:
         study.note(EXTENDED, sum(trial.state in ("complete", "pruned") for trial in study.trials))
     wanted: int = study.attribute("trials")
     study.note("trials", max(wanted, within_space(recipe, wanted + trials)))
-    if minutes:
-        spent = (study.attribute(SPENT) or 0) / 60  # trials that ran at the end of the time went beyond it
-        study.note(MINUTES, max(minutes_of(recipe, study) or 0, spent) + minutes)
 
 
 class _Sweep:
