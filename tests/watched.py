@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -34,7 +35,9 @@ from look import browser  # noqa: E402
 from machines import free_ports  # noqa: E402
 from services import Services  # noqa: E402
 
-from chronotune.cluster import package  # noqa: E402
+from chronotune.cluster import jobs, package  # noqa: E402
+from chronotune.config.load import load_recipe  # noqa: E402
+from chronotune.errors import ChronotuneError  # noqa: E402
 from chronotune.gauges import GAUGES, WINDOWS  # noqa: E402
 from chronotune.study import read  # noqa: E402
 
@@ -89,7 +92,7 @@ def wait_for(address: str, token: str | None = None, seconds: float = 180) -> No
         time.sleep(0.5)
 
 
-def look(address: str, token: str, to: Path) -> None:
+def look(address: str, token: str, job: str, to: Path) -> None:
     """Screenshots of the pages that people watch; a page that does not show the word that it must fails."""
     with browser() as opened:
         target = opened.call("Target.createTarget", url="about:blank")["targetId"]
@@ -113,8 +116,8 @@ def look(address: str, token: str, to: Path) -> None:
             (to / f"{name}.png").write_bytes(base64.b64decode(picture))
             say(f"browser: {name} shows {word!r}", shown)
 
-        show("jobs", "#/jobs", JOB)
-        show("job", f"#/jobs/{JOB}", JOB)
+        show("jobs", "#/jobs", job)
+        show("job", f"#/jobs/{job}", job)
         show("actors", "#/actors", f"{JOB} worker")
         row = f"[...document.querySelectorAll('tr')].find(row => row.innerText.includes('{JOB} worker'))"
         actor = ask(f"{row}?.querySelector('a[href*=\"actors/\"]')?.getAttribute('href')")
@@ -145,8 +148,10 @@ def watched(folder: Path, screenshots: Path) -> None:
         say("object store, MLflow and PostgreSQL are up")
         nodes = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), **services.variables}
         os.environ.update(nodes)
+        os.chdir(folder)  # where the job is remembered
         knows = secrets_of(nodes)
-        with running(head(folder, ports), {**os.environ, "PYTHONPATH": str(ROOT / "src")}, folder / "head.log"):
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # the job says `python`
+        with running(head(folder, ports), {**os.environ, "PATH": path}, folder / "head.log"):
             play(folder, ports, token, services, screenshots)
             say("no secret in the arguments of a process", not list(in_processes(knows)))
         say(f"sent with a job: {', '.join(part.name for part in package.write(folder / 'sent'))}")
@@ -184,32 +189,30 @@ def play(folder: Path, ports: dict[str, int], token: str, services: Services, sc
 def submit_and_watch(
     address: str, sweep: Path, token: str, settings: Sequence[str], screenshots: Path, port: int
 ) -> set[str]:
-    """Run the sweep as a job; the names on the metrics port shortly before its end."""
-    from ray.job_submission import JobSubmissionClient
-
-    client = JobSubmissionClient(address)
-    options = " ".join(f"--set {each}" for each in ("cluster.kind=here", "budget.trials=8", *settings))
-    command = f"{sys.executable} -m chronotune run smoke {options} --dir {sweep}"
+    """Run the sweep as a job, as `chronotune run` submits it; the names on the metrics port shortly before its end."""
+    profile = {"name": "watched", "kind": "existing", "address": address, "sweeps": str(sweep.parent)}
+    options = (f"cluster={json.dumps({**profile, 'gpus_per_trial': 0})}", "budget.trials=8", *settings)
+    recipe, made = load_recipe("smoke", options), list[jobs.Job]()
 
     def submitted() -> bool:
-        with contextlib.suppress(RuntimeError):  # the agent that starts jobs comes up after the dashboard
-            client.submit_job(entrypoint=command, submission_id=JOB, metadata={"recipe": "smoke", "sweep": JOB})
-            return True
-        return False
+        with contextlib.suppress(ChronotuneError):  # the agent that starts jobs comes up after the dashboard
+            made.append(jobs.submit(recipe, str(sweep)))
+        return bool(made)
 
     say("submitted", _within(120, submitted))
-    names, looked = set[str](), False
-    while str(client.get_job_status(JOB)) in ("PENDING", "RUNNING"):
+    [job], names, looked = made, set[str](), False
+    while not jobs.state(job).has_ended:
         time.sleep(2)
         if not looked and (sweep / "logs").exists() and len(list((sweep / "logs").glob("*.log"))) > 1:
             say("trials run; looking at the dashboard")
-            look(address, token, screenshots)
+            look(address, token, job.id, screenshots)
             looked = True
         with contextlib.suppress(OSError):
             names |= metrics_of(port)
-    say(f"job ended: {client.get_job_status(JOB)}", str(client.get_job_status(JOB)) == "SUCCEEDED")
-    if str(client.get_job_status(JOB)) != "SUCCEEDED":
-        print(client.get_job_logs(JOB)[-3000:])
+    ended = jobs.state(job).status
+    say(f"job ended: {ended}", ended == "SUCCEEDED")
+    if ended != "SUCCEEDED":
+        print(jobs.log_of(job)[-3000:])
     say("the dashboard was looked at", looked)
     return names
 
