@@ -106,6 +106,7 @@ def test_a_sweep_becomes_a_job(server: Server) -> None:
     assert json.loads(asked["metadata"].pop("environment"))["wheel"] is True
     assert json.loads(asked["metadata"].pop("configuration"))["budget"]["windows"] == 48
     assert asked["metadata"] | {"chronotune": ""} == {
+        "job_name": "mine",
         "recipe": "smoke",
         "sweep": "mine",
         "directory": "/mnt/sweeps/mine",

@@ -117,7 +117,7 @@ def look(address: str, token: str, job: str, to: Path) -> None:
             say(f"browser: {name} shows {word!r}", shown)
 
         show("jobs", "#/jobs", job)
-        show("job", f"#/jobs/{job}", job)
+        show("job", f"#/jobs/{job}", "User-provided metadata")
         show("actors", "#/actors", f"{JOB} worker")
         row = f"[...document.querySelectorAll('tr')].find(row => row.innerText.includes('{JOB} worker'))"
         actor = ask(f"{row}?.querySelector('a[href*=\"actors/\"]')?.getAttribute('href')")

@@ -115,7 +115,8 @@ def _refuse_running(job: Job) -> None:
 
 def _start(job: Job, order: Order, files: Path | None, profile: ClusterProfile) -> Job:
     job = replace(job, id=f"{job.name}-{uuid.uuid4().hex[:6]}")
-    told = {"recipe": job.recipe, "sweep": job.name, "directory": job.directory, "chronotune": __version__}
+    told = {"job_name": job.name, "recipe": job.recipe, "sweep": job.name, "directory": job.directory}
+    told["chronotune"] = __version__
     told["environment"] = profile.environment.model_dump_json()
     if order.recipe is not None:
         told["configuration"] = json.dumps(order.recipe)
