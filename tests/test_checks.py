@@ -47,7 +47,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         ]
         monkeypatch.setattr(ray, "nodes", lambda: alive)
 
-        def ask(names: list[str], probes: dict[str, tuple[str, str]], *_: Any) -> dict[str, Any]:
+        def ask(names: list[str], probes: dict[str, tuple[str, str]], *_: Any, **__: Any) -> dict[str, Any]:
             seen.extend(place for place, _ in probes.values())
             reports = {}
             for name, change in zip(names, changes, strict=True):
@@ -261,7 +261,7 @@ def test_a_store_that_does_not_answer_is_not_waited_for(
     monkeypatch.setattr(probe, "write", lambda place: ("", str(hangs.wait(60))))
     monkeypatch.setenv(survey.PATIENCE, "0")
     others({})
-    with pytest.raises(InputError, match="to be writable, but it is not: nothing came within 0 seconds"):
+    with pytest.raises(InputError, match="to be writable, but it is not: nothing came in time"):
         preflight(_recipe(), tmp_path / "new")
     hangs.set()
 

@@ -109,7 +109,7 @@ def test_what_fits_nowhere_is_refused_with_the_largest_node(nodes: Nodes, monkey
     """Totals would have been enough."""
     nodes((2, 0), (3, 0))
     recipe = small_recipe(cluster={"name": "mine", "cpus_per_trial": 4})
-    monkeypatch.setattr(checks, "_survey", lambda *_: ([], []))
+    monkeypatch.setattr(checks, "survey", lambda *_: ([], []))
     with pytest.raises(InputError, match="needs 4 CPU and 0 GPU on one node, but the largest of 2 has 3 CPU and 0 GPU"):
         preflight(recipe)
 

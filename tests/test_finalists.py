@@ -278,6 +278,7 @@ def lose_the_first(study: Study) -> None:
     assert isinstance(searcher.suggest("first"), dict)
     for _ in range(MAX_WORKER_DEATHS):
         searcher.on_worker_death("first")
+        searcher.on_trial_start("first")
     searcher.on_trial_complete("first", error=True)
     while isinstance(proposal := searcher.suggest("t"), dict):
         second.record(proposal["number"], result(FULL, 0.5 + proposal["seed"] / 10))

@@ -297,6 +297,7 @@ def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
     second, _ = tune.suggest()
     for _ in range(MAX_WORKER_DEATHS):
         tune.searcher.on_worker_death(second)
+        tune.searcher.on_trial_start(second)
     tune.searcher.on_trial_complete(second, None, error=True)
     reasons = [trial.reason for trial in study.trials]
     assert reasons[0] == "the loss was NaN"

@@ -175,7 +175,11 @@ def test_one_s_own_threads_are_not_exported(assignment: Assignment, tmp_path: Pa
 def test_the_last_trials_are_lent_idle_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one node without GPUs, four slots: nothing while another trial may come, then each its part."""
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4}}])
-    recipe, study, nothing = small_recipe(), new_study(tmp_path), SimpleNamespace(config={}, error_file=None)
+    recipe, study, nothing = (
+        small_recipe(),
+        new_study(tmp_path),
+        SimpleNamespace(config={}, error_file=None, trial_id="c"),
+    )
     study.note("zero_shot", [])
     searcher = StudySearcher(study, recipe, scheduler(recipe), wanted=3, slots=lambda: 4)
     recorder = _Recorder(study, searcher, Assignment(recipe, nothing, tmp_path), lambda: None, lambda: None, None)  # type: ignore[arg-type]

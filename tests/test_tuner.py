@@ -16,6 +16,7 @@ import ray
 from ray.tune.error import TuneError
 from ray.tune.tune import _setup_signal_catching
 
+from chronotune import tuner
 from chronotune.endings import halting_when_unwritable
 from chronotune.errors import WORKER_LOST, ChronotuneError, InputError, StorageError
 from chronotune.finalists import plan
@@ -123,7 +124,7 @@ def test_what_fails_at_a_trials_end_halts_the_sweep(tmp_path: Path) -> None:
 def test_a_trial_that_came_to_a_dead_worker_is_handed_out_again(tmp_path: Path) -> None:
     """Ray Tune tells of such a death twice, and then gives the trial up; only so many deaths are the trial's own."""
     study, searcher, recorder = _recorded(tmp_path)
-    for name in "abc"[:MAX_WORKER_DEATHS]:
+    for name in "abc"[: MAX_WORKER_DEATHS + 1]:
         proposal = searcher.suggest(name)
         assert isinstance(proposal, dict)
         assert proposal["number"] == 0
@@ -132,6 +133,35 @@ def test_a_trial_that_came_to_a_dead_worker_is_handed_out_again(tmp_path: Path) 
         recorder.on_trial_recover(1, [], trial)
         searcher.on_trial_complete(name, error=True)
     assert [one.reason for one in study.trials] == [WORKER_LOST]
+
+
+def test_ray_tune_is_begun_again_for_a_trial_that_was_lost_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came to a dead worker after the last proposal: Tune ends without it."""
+    study, searcher, _ = _recorded(tmp_path)
+    given = list[int]()
+
+    def fit(_: Any, searcher: StudySearcher, __: Any, recorder: _Recorder) -> bool:
+        name = f"t{len(given)}"
+        while isinstance(proposal := searcher.suggest(name), dict):
+            given.append(proposal["number"])
+            recorder.on_trial_start(1, [], trial := SimpleNamespace(config=proposal, trial_id=name, error_file=None))
+            if given == [0, 1, 2, 3]:
+                recorder.on_trial_recover(1, [], trial)
+                searcher.on_trial_complete(name, error=True)
+                return False
+            study.record(proposal["number"], result(27, 0.5))
+            searcher.on_trial_complete(name, {"windows_seen": 27})
+        return False
+
+    monkeypatch.setattr(tuner, "_fit", fit)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4}}])
+    nothing: Any = None
+    assignment, asha = Assignment(small_recipe(), nothing, tmp_path), scheduler(small_recipe())
+    tuner.drive(study, assignment, searcher, asha, lambda: None, lambda: None)
+    assert given == [0, 1, 2, 3, 3]
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
 
 
 def test_a_ctrl_c_is_told_from_an_end() -> None:

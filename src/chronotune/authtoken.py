@@ -26,8 +26,13 @@ def keep_private() -> None:
             handle, written = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")  # for its owner only
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32))
-            with suppress(FileExistsError):
+            try:
                 os.link(written, path)  # whole, or not at all: another sweep may look for it at this moment
-            os.unlink(written)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.replace(written, path)
+            finally:
+                Path(written).unlink(missing_ok=True)
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)

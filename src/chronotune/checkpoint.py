@@ -75,7 +75,8 @@ def read(folder: Path) -> Checkpoint:
 
     Raises:
         CheckpointLostError: It is missing or damaged.
-        ChronotuneError: It cannot be read now, or is of another format.
+        StorageError: It cannot be read now.
+        ChronotuneError: It is of another format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -116,7 +117,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointLostError: It is missing or damaged.
-        ChronotuneError: It cannot be read now, or not by this version.
+        StorageError: It cannot be read now.
+        ChronotuneError: It cannot be read by this version.
     """
     try:
         meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
@@ -135,7 +137,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 def _unread(folder: Path, error: Exception) -> ChronotuneError:
     """What is wrong with it: a disk that does not give a file now, or refuses it, has not lost it."""
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-        return ChronotuneError(f"checkpoint {folder} cannot be read ({_first_line(error)}); check the disk and rights")
+        return StorageError(f"checkpoint {folder} cannot be read ({_first_line(error)}); check the disk and rights")
     return CheckpointLostError(f"checkpoint {folder} is damaged ({_first_line(error)}); delete it")
 
 

@@ -19,6 +19,10 @@ _RULES = ("budget", "early_stopping", "search", "finalists", "evaluation")
 """Parts of a recipe that a resumed sweep keeps; `cluster` and `tracking` may change, and `identity` has the others."""
 
 
+_FREE = ("budget.stuck_minutes", "budget.keep_checkpoints")
+"""Keys of these parts that may change all the same."""
+
+
 def trusting(recipe: Recipe) -> Recipe:
     """A recipe that chronotune wrote, with the covariates that were not questioned when it did.
 
@@ -45,7 +49,8 @@ def identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str
 
 def rules(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """By dotted key, what of a recipe (as JSON) decides what is tried, what is stopped and what wins."""
-    return dict(chain.from_iterable(_flat(part, recipe[part]) for part in _RULES if part in recipe))
+    found = dict(chain.from_iterable(_flat(part, recipe[part]) for part in _RULES if part in recipe))
+    return {key: value for key, value in found.items() if key not in _FREE}
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -106,16 +106,16 @@ def read_holder(directory: Path) -> dict[str, Any] | None:
 def is_alive(holder: dict[str, Any]) -> bool:
     """Whether the holder still drives: its process on this host, its heartbeat on another.
 
-    One of this host's name, but of another boot or set of process numbers, may be of another host, or in a container.
+    One of this host's name, but of another boot, may be of a host that has the same name.
     """
-    if not is_here(holder) or holder["boot"] != _boot_id() or holder.get("numbers", "") != _numbers():
+    if not is_here(holder) or holder["boot"] != _boot_id():
         return bool(time.time() - holder["heartbeat"] < STALE_SECONDS)
     return bool(holder.get("started") == _started(holder["pid"]))
 
 
 def is_here(holder: dict[str, Any]) -> bool:
-    """Whether the holder is a process of this host, so that it can be seen from here."""
-    return bool(holder["host"] == socket.gethostname())
+    """Whether the holder is a process of this host, and of this container on it, so that it can be seen from here."""
+    return bool(holder["host"] == socket.gethostname() and holder.get("numbers", "") == _numbers())
 
 
 def identity() -> dict[str, Any]:

@@ -72,12 +72,12 @@ class FinalistSearcher(RecordedSearcher):
         return bool(self._unfinished or self._missing)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next repeat; None while every slot is taken or the last run; FINISHED when all have ended."""
+        """The next repeat; None while every slot is taken; FINISHED when all were handed out."""
         if len(self._numbers) >= self._slots():
             return None
         repeat = self._next()
         if repeat is None:
-            return None if self._numbers else str(self.FINISHED)  # what runs may be handed out again
+            return str(self.FINISHED)
         assert repeat.hyperparameters is not None
         self._numbers[trial_id] = repeat.number
         return {"number": repeat.number, "hyperparameters": repeat.hyperparameters.model_dump(), "seed": repeat.seed}

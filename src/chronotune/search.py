@@ -121,7 +121,8 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         self._study, self._full_budget = study, full_budget
         self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
         self._unfinished: list[int] = []  # trials to go on with
-        self._deaths = Counter[int]()
+        self._begun = set[int]()  # trials that were handed out here
+        self._deaths, self._waiting = Counter[int](), set[int]()  # waiting: to start again after a death
         self.failure: Exception | None = None
         """Why the study could not be told of an end: Ray Tune would take it for a failure of the trial."""
 
@@ -153,13 +154,24 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
             self.failure = self.failure or failure
 
     def on_worker_death(self, trial_id: str) -> None:
-        """The worker of a trial died."""
+        """The worker of a trial died; it is about to start in another."""
         if (number := self._numbers.get(trial_id)) is not None:
             self._deaths[number] += 1
+            self._waiting.add(number)
+
+    def on_trial_start(self, trial_id: str) -> None:
+        """A trial has a worker."""
+        if (number := self._numbers.get(trial_id)) is not None:
+            self._waiting.discard(number)
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a trial is left to go on with."""
+        return bool(self._unfinished)
 
     def _tell(self, number: int, result: Mapping[str, Any] | None, error: bool) -> None:
-        if error and self._deaths[number] < MAX_WORKER_DEATHS:
-            self._unfinished.append(number)  # it came to a worker that had died idle, and Ray Tune gives up at once
+        if error and number in self._waiting and self._deaths[number] <= MAX_WORKER_DEATHS:
+            self._unfinished.append(number)  # it came to a worker that had died idle: Tune tells of that, and gives up
         elif error:
             self._study.fail(number, WORKER_LOST)
         elif result and result.get("halts"):
@@ -223,10 +235,13 @@ class StudySearcher(RecordedSearcher):
             return {ZERO_SHOT: True}
         record = self._next()
         if record is None:
-            return None if self._numbers else Searcher.FINISHED  # what runs may be handed out again, or end a patience
+            # out of patience, but what still runs may improve on the best
+            return None if self._numbers and self._has_room() else Searcher.FINISHED
         assert record.hyperparameters is not None
         self._numbers[trial_id] = record.number
-        remember(self._asha, trial_id, record)
+        if record.number not in self._begun:  # else its results are in the rungs
+            remember(self._asha, trial_id, record)
+        self._begun.add(record.number)
         return {"number": record.number, "hyperparameters": record.hyperparameters.model_dump()}
 
     def _next(self) -> TrialRecord | None:

@@ -206,7 +206,10 @@ def _refuse_extension(recipe: Recipe, study: Study, trials: int, minutes: float)
 
 
 def _extend(recipe: Recipe, study: Study, trials: int, minutes: float) -> None:
-    """Note what is added, the trials last: who is cut off before that may say it once more. Patience begins anew."""
+    """Note what is added, the trials last: cut off before that, it is said once more (and adds its minutes twice).
+
+    Patience begins anew: whoever extends a sweep has some.
+    """
     study.note("ended", None)  # first: a sweep that was cut off in here is unfinished
     if minutes:
         spent = (study.attribute(SPENT) or 0) / 60  # trials that ran at the end of the time went beyond it

@@ -29,7 +29,7 @@ from chronotune.config.space import Hyperparameters, extremes
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.data.prepare import TrialData
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
-from chronotune.errors import CheckpointLostError, ChronotuneError, StorageError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.memory import pairs
 from chronotune.noise import LOSSES
 from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
@@ -265,13 +265,11 @@ class TrialRun:
             try:
                 with self._store.local(self._key(windows_seen)) as folder:
                     result = dict(self._tuner.restore(folder))
-            except CheckpointLostError as error:
+            except StorageError:  # it is whole, as far as anybody knows
+                raise
+            except ChronotuneError as error:
                 log.warning("%d is skipped: %s", windows_seen, error)
                 continue
-            except StorageError:
-                raise
-            except ChronotuneError as error:  # it is whole, as far as anybody knows
-                raise StorageError(f"{error}; see to it") from error
             self._seconds = result["attributes"]["seconds"]
             self._threads.used = pairs(result["attributes"], "threads")
             self._best = min(map(self._score_at, saved))
@@ -289,7 +287,9 @@ class TrialRun:
         """Objective and windows seen; a damaged checkpoint is never the best."""
         try:
             objective = self._store.meta(self._key(windows_seen)).get("notes", {}).get(OBJECTIVE, math.inf)
-        except CheckpointLostError:
+        except StorageError:
+            raise
+        except ChronotuneError:
             objective = math.inf
         return float(objective), windows_seen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -100,14 +101,28 @@ def drive(
         KeyboardInterrupt: Ctrl-C was pressed; running trials go on at the next call.
     """
     keep_keys_off_the_wire()
-    recipe = assignment.recipe
     recorder = _Recorder(study, searcher, assignment, on_record, tidy, minutes)
+    for module in ("tune_controller", "experiment_state"):  # our recorder tells of deaths; snapshots are never read
+        logging.getLogger(f"ray.tune.execution.{module}").setLevel(logging.CRITICAL)
+    goes_on = True
+    while goes_on:
+        interrupted = _fit(assignment, searcher, asha, recorder)
+        recorder.raise_failure()
+        # where a worker was lost after the last proposal, Tune has ended without its trial
+        goes_on = searcher.has_unfinished and not interrupted
+    recorder.note_spent()
+    if interrupted or any(trial.state == "running" for trial in study.trials) or searcher.wants_more():
+        raise KeyboardInterrupt
+
+
+def _fit(assignment: Assignment, searcher: RecordedSearcher, asha: TrialScheduler, recorder: _Recorder) -> bool:
+    """Ray Tune, once; whether it was interrupted."""
     # Tune insists on a folder that all nodes see; nothing in it is ever read
     scratch, files = assignment.store.scratch
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(FineTuneTrial, assignment=assignment),
-            resources_of_trial(recipe.cluster),
+            resources_of_trial(assignment.recipe.cluster),
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -127,21 +142,15 @@ def drive(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    for module in ("tune_controller", "experiment_state"):  # our recorder tells of deaths; snapshots are never read
-        logging.getLogger(f"ray.tune.execution.{module}").setLevel(logging.CRITICAL)
     handler = signal.getsignal(signal.SIGINT)
     lend(assignment.directory, 0)  # a driver that was killed may have lent some
     try:
         tuner.fit()
-        interrupted = _was_interrupted(handler)
+        return _was_interrupted(handler)
     finally:
         _restore(handler)
         lend(assignment.directory, 0)
         assignment.store.remove(SCRATCH)
-    recorder.raise_failure()
-    recorder.note_spent()
-    if interrupted or any(trial.state == "running" for trial in study.trials) or searcher.wants_more():
-        raise KeyboardInterrupt
 
 
 def keep_keys_off_the_wire() -> None:
@@ -163,7 +172,9 @@ def _restore(handler: Any) -> None:
 
 def _was_interrupted(handler: Any) -> bool:
     """Whether there was a Ctrl-C, which Tune swallows: only then it has put the handler back that was there before."""
-    return threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is handler
+    takes = threading.current_thread() is threading.main_thread()
+    takes = takes and os.getenv("TUNE_DISABLE_SIGINT_HANDLER", "0") != "1"  # else a Ctrl-C is raised as ever
+    return takes and signal.getsignal(signal.SIGINT) is handler
 
 
 def _name(trial: Any) -> str:
@@ -202,6 +213,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """It may be the last, and alone from its beginning."""
+        self._searcher.on_trial_start(trial.trial_id)
         self._lend()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:

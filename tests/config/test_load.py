@@ -246,3 +246,11 @@ def test_a_sweep_of_an_earlier_version_runs_on_its_nodes_cluster(recipe_file: Pa
     assert load_recipe(own).cluster == meant
     assert stored({**load_recipe(recipe_file).model_dump(mode="json"), "cluster": old}).cluster == meant
     assert load_recipe(own, ["cluster=existing"]).cluster.kind == "existing"
+
+
+def test_a_null_that_was_chosen_is_written_out(tmp_path: Path) -> None:
+    """Where the default is another: left out, it would be that when the file is read."""
+    recipe = load_recipe("smoke", ["budget.stuck_minutes=null"])
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(tmp_path / "recipe.yaml").budget.stuck_minutes is None
+    assert "patience" not in (tmp_path / "recipe.yaml").read_text()

@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,16 @@ from chronotune.cluster.capacity import nodes
 from chronotune.config.recipe import Recipe
 from chronotune.errors import Fault
 
-ANSWER_SECONDS = 25
-"""How long writing the probes, and then all nodes together to start a worker and look around, may take."""
+ANSWER_SECONDS = 28
+"""How long it all may take: a quarter of it for the driver's own probes, an eighth at the end to read the nodes'."""
+
+NOTHING_CAME = "nothing came in time"
 
 PATIENCE = "CHRONOTUNE_ANSWER_SECONDS"
 """Environment variable of the driver: another number of seconds, for machines that are busy with something else."""
 
 INSTALL_SECONDS = 600
 """The same where each of them first installs what the job brings along by pip."""
-
-_AT_ONCE = 16
-"""Probes of nodes that are read at the same time."""
 
 PACKAGES = ("chronotune", "ray", "torch", "chronos-forecasting", "peft")
 """Whose versions are compared."""
@@ -52,13 +50,15 @@ def survey(recipe: Recipe, directory: Path | None) -> tuple[list[Node], list[Fau
     own = ray.get_runtime_context().get_node_id()
     names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     here = Node(names.pop(own, "here"), nodes().get(own, {}), probe.look({}, PACKAGES, None, _has_gpus(own)))
-    until = time.monotonic() + _patience()
-    probes, faults = _own_probes(_shared_places(recipe, directory, alone=not names), where, until)
+    began, patience = time.monotonic(), _patience()
+    probes, faults = _own_probes(
+        _shared_places(recipe, directory, alone=not names), where, until=began + patience * 1 / 4
+    )
     try:
         if faults or not names:
             return [here], faults
-        reports = _ask(list(names), probes, recipe.model.model_dump_json(), until)
-        _read_back(reports)
+        reports = _ask(list(names), probes, recipe.model.model_dump_json(), until=began + patience * 7 / 8)
+        _read_back(reports, until=began + patience)
     finally:
         for place, name in probes.values():
             probe.remove(place, name)
@@ -89,12 +89,9 @@ def _nearest(folder: Path) -> Path:
 def _own_probes(places: Mapping[str, str], where: str, until: float) -> tuple[dict[str, tuple[str, str]], list[Fault]]:
     """What the driver writes into each place, as `probe.look` takes it, and what it cannot write and read again."""
     probes, faults = dict[str, tuple[str, str]](), list[Fault]()
-    answers = {what: _begun(_probed, place) for what, place in places.items()}
+    answers = {what: _begun(_probed, place, until) for what, place in places.items()}
     for what, place in places.items():
-        try:
-            name, why = answers[what].get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
-            name, why = "", f"nothing came within {_patience()} seconds"
+        name, why = _within(answers[what], until, ("", NOTHING_CAME))
         if name:
             probes[what] = place, name
         if why:
@@ -102,10 +99,13 @@ def _own_probes(places: Mapping[str, str], where: str, until: float) -> tuple[di
     return probes, faults
 
 
-def _probed(place: str) -> tuple[str, str]:
+def _probed(place: str, until: float) -> tuple[str, str]:
     """The name of what was written there, and why it cannot be written and read again."""
     name, why = probe.write(place)
-    return name, why or probe.why_unreadable(place, name)
+    why = why or probe.why_unreadable(place, name)
+    if name and time.monotonic() > until:  # nobody waits any more
+        probe.remove(place, name)
+    return name, why
 
 
 def _begun(function: Callable[..., Any], *arguments: Any) -> queue.SimpleQueue[Any]:
@@ -113,6 +113,13 @@ def _begun(function: Callable[..., Any], *arguments: Any) -> queue.SimpleQueue[A
     answer = queue.SimpleQueue[Any]()
     threading.Thread(target=lambda: answer.put(function(*arguments)), daemon=True).start()
     return answer
+
+
+def _within(answer: queue.SimpleQueue[Any], until: float, otherwise: Any) -> Any:
+    try:
+        return answer.get(timeout=max(0.0, until - time.monotonic()))
+    except queue.Empty:
+        return otherwise
 
 
 FOLDER, CHECKPOINTS = "the sweep's folder", "cluster.checkpoints"
@@ -171,13 +178,13 @@ def _answer(reference: Any) -> dict[str, Any]:
         report: dict[str, Any] = ray.get(reference, timeout=0.1)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(reference, force=True)
-        return {"error": f"nothing came within {_patience()} seconds"}
+        return {"error": NOTHING_CAME}
     except ray.exceptions.RayError as error:
         return {"error": (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()}
     return report
 
 
-def _read_back(reports: Mapping[str, dict[str, Any]]) -> None:
+def _read_back(reports: Mapping[str, dict[str, Any]], until: float) -> None:
     """Read here what each node has written there, and have removed what cannot be seen from here."""
     written = [
         (node, told)
@@ -185,18 +192,18 @@ def _read_back(reports: Mapping[str, dict[str, Any]]) -> None:
         for told in report.get("places", {}).values()
         if told["written"]
     ]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for (_, told), why in zip(written, pool.map(_unseen, written), strict=True):
+    answers = [_begun(_taken, told["place"], told["written"]) for _, told in written]
+    for (node, told), answer in zip(written, answers, strict=True):
+        if why := _within(answer, until, NOTHING_CAME):
             told["unseen"] = why
+            _remove_there(node, told["place"], told["written"])
 
 
-def _unseen(written: tuple[str, Mapping[str, str]]) -> str:
-    """Why a node's probe cannot be read here; empty when all is well."""
-    node, told = written
-    if why := probe.why_unreadable(told["place"], told["written"]):
-        _remove_there(node, told["place"], told["written"])
-    else:
-        probe.remove(told["place"], told["written"])
+def _taken(place: str, name: str) -> str:
+    """Why a node's probe cannot be read here; one that can is removed."""
+    why = probe.why_unreadable(place, name)
+    if not why:
+        probe.remove(place, name)
     return why
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from chronotune.catalog import Kind
 from chronotune.config import lines
@@ -91,8 +91,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def dump(declaration: Declaration) -> str:
-    """YAML that reads back to an equal declaration; absent values are left out, fixed parameters are bare."""
-    return lines.dump(_compact(declaration.model_dump(mode="json", exclude_none=True)))
+    """YAML that reads back to an equal declaration; what is null by default is left out, fixed parameters are bare."""
+    return lines.dump(_compact(_said(declaration, declaration.model_dump(mode="json"))))
 
 
 def schema(kind: Kind) -> dict[str, Any]:
@@ -127,6 +127,22 @@ def _read_as_meant(document: Document) -> None:
 def _file_and_line(fault: Fault) -> tuple[str, int]:
     source, _, line = fault.where.rpartition(":")
     return (source, int(line)) if line.isdigit() else (fault.where, 0)
+
+
+def _said(value: Any, dumped: Any) -> Any:
+    """What a declaration was dumped to, without the nulls that are there by default."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            name: _said(getattr(value, name), inner)
+            for name, inner in dumped.items()
+            if inner is not None or fields[name].default is not None
+        }
+    if isinstance(value, Mapping):
+        return {name: _said(value[name], inner) for name, inner in dumped.items()}
+    if isinstance(value, list | tuple):
+        return [_said(*pair) for pair in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def _compact(value: Any) -> Any:
