@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chronotune import __version__
 from chronotune.cli import app, main
 
 
@@ -157,3 +158,24 @@ def test_schema_is_json_schema(capsys: pytest.CaptureFixture[str], kind: str) ->
     code, out, _ = run(capsys, "schema", kind)
     assert code == 0
     assert json.loads(out)["type"] == "object"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a cluster's nodes are compared by."""
+    assert run(capsys, "--version") == (0, f"chronotune {__version__}\n", "")
+
+
+def test_a_path_that_cannot_be_is_the_users(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    """A file where a folder must be: no traceback."""
+    (here / "file.csv").write_text("a,b\n")
+    code, _, err = run(capsys, "cp", "quickstart", "file.csv/mine.yaml")
+    assert code == 2
+    assert "file.csv: must be a path that can be used" in err
+
+
+def test_a_password_is_no_argument(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    """Others see what a process was called with."""
+    code, _, err = run(capsys, "mirror", "nowhere", "--to", "http://me:hunter2@host:5000")
+    assert code == 2
+    assert "--to: must hold no user and no password" in err
+    assert "hunter2" not in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from chronotune import endings
 from chronotune.cluster import is_given_up
 from chronotune.data.prepare import load, trial_data
 from chronotune.endings import Notice, ToldToGo
+from chronotune.errors import StorageError
 from chronotune.search import BUDGET, OBJECTIVE
 from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker
 from chronotune.validation import validate
@@ -130,6 +132,20 @@ def test_a_signal_is_a_notice_while_somebody_asks() -> None:
         assert (notice(), len(ended)) == (True, 1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert len(ended) == 2
+
+
+def test_a_checkpoint_that_cannot_be_read_now_halts(
+    new_worker: Callable[[], Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole, as far as anybody knows: to train it again, or to delete it, would be too soon."""
+    next(TrialRun(new_worker(), 0, POINT).results())
+
+    def stale(*_: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("chronotune.checkpoint.sha256", stale)
+    with pytest.raises(StorageError, match=r"cannot be read \(.*Stale file handle\); check the disk and rights"):
+        next(TrialRun(new_worker(), 0, POINT).results())
 
 
 def test_a_driver_in_the_background_is_ended_too() -> None:

@@ -16,8 +16,8 @@ from ray.exceptions import AuthenticationError
 from typer.testing import CliRunner
 
 from chronotune import cli, driver
-from chronotune.cluster import jobs, package, parcel
-from chronotune.cluster.parcel import Order, pack, unpack
+from chronotune.cluster import jobs, package
+from chronotune.cluster.parcel import Order
 from chronotune.config.cluster import ClusterProfile
 from chronotune.config.load import load_recipe
 from chronotune.config.recipe import Recipe
@@ -159,52 +159,6 @@ def test_no_token_is_written_anywhere(server: Server, tmp_path: Path, monkeypatc
     written = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert written
     assert "hush" not in "".join(written) + repr(server.submitted)
-
-
-def test_files_arrive_where_all_nodes_see_them(tmp_path: Path) -> None:
-    """Once for each content, however many sweeps name them; what does not exist here is the cluster's own."""
-    data = tmp_path / "load.csv"
-    data.write_text("time,load\n")
-    recipe = _recipe("data.source=file", f"data.path={data}")
-    came, sweeps = tmp_path / "came", tmp_path / "shared" / "sweeps"
-    came.mkdir()
-    order = pack(recipe, f"{sweeps}/mine", came)
-    data.unlink()
-    there = unpack(Order.read(order.text()), came)
-    assert there.data.path is not None
-    assert Path(there.data.path).read_text() == "time,load\n"
-    assert Path(there.data.path).is_relative_to(sweeps / parcel.SENT)
-    assert (Path(there.model.weights) / "model.safetensors").stat().st_size > 1e6
-    assert unpack(order, came) == there
-    assert len(list((sweeps / parcel.SENT).iterdir())) == 2
-    absent = pack(recipe, f"{sweeps}/other", tmp_path / "other")
-    assert absent.sent == {"model": "model"}
-    assert absent.recipe is not None
-    assert absent.recipe["data"]["path"] == str(data)
-
-
-def test_what_cannot_be_sent_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too much, and what only this machine has."""
-    for setting in (f"storage=sqlite:///{tmp_path}/study.db", f"search.warm_start=['{tmp_path}', '/nowhere']"):
-        with pytest.raises(InputError, match=rf"must be of the cluster, but {tmp_path} is a folder of this machine"):
-            pack(_recipe(setting), "/mnt/sweeps/a", tmp_path / "a")
-        pack(_recipe(setting), f"{tmp_path}/a", tmp_path / setting[:6])  # the same storage is mounted here
-    data = tmp_path / "load.csv"
-    data.write_text("time,load\n" * 100)
-    both = _recipe("data.source=file", f"data.path={data}")
-    together = parcel._size(Path(both.model.weights)) + parcel._size(data)
-    monkeypatch.setattr(parcel, "LARGEST", together - 1)
-    with pytest.raises(InputError, match=r"model: files that a job brings along may have \d+ MiB together, but"):
-        pack(both, "/mnt/sweeps/a", tmp_path / "b")
-    monkeypatch.setattr(parcel, "LARGEST", together)
-    pack(both, "/mnt/sweeps/a", tmp_path / "c")
-
-
-def test_mlflow_of_the_folder_is_beside_the_sweeps(tmp_path: Path) -> None:
-    """The job's own folder is gone after it; a server stays what it is."""
-    lasting = pack(_recipe("tracking.uri=sqlite:///runs.db"), "/mnt/sweeps/a", tmp_path / "a").recipe
-    assert lasting is not None
-    assert lasting["tracking"]["uri"] == "sqlite:////mnt/sweeps/runs.db"
 
 
 def test_pip_and_variables_are_handed_on(tmp_path: Path) -> None:

@@ -32,15 +32,8 @@ ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
 
 def chronotune(*arguments: str, cwd: Path, code: int = 0) -> str:
     """Run a command as a process of its own; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "chronotune", *arguments],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = [sys.executable, "-m", "chronotune", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout if code == 0 else done.stdout + done.stderr
 
@@ -267,11 +260,11 @@ def test_an_extension_survives_that_its_checkpoints_were_removed(sweep: Path, pl
 def test_a_sweep_on_other_data_is_not_resumed(sweep: Path, place: Path) -> None:
     """The recipe in the folder was edited: refused, with what differs."""
     text = (sweep / "recipe.yaml").read_text()
+    edits = {"validation_origins: 5": "ruler was", "sampler: random": "search.sampler was tpe, is random"}
     try:
-        (sweep / "recipe.yaml").write_text(text.replace("validation_origins: 4", "validation_origins: 5"))
-        assert "ruler was" in chronotune("resume", "sweeps/one", cwd=place, code=2)
-        (sweep / "recipe.yaml").write_text(text.replace("sampler: tpe", "sampler: random"))
-        assert "search.sampler was tpe, is random" in chronotune("resume", "sweeps/one", cwd=place, code=2)
+        for edit, told in edits.items():
+            (sweep / "recipe.yaml").write_text(re.sub(rf"{edit.split()[0]} \w+", edit, text))
+            assert told in chronotune("resume", "sweeps/one", cwd=place, code=2)
     finally:
         (sweep / "recipe.yaml").write_text(text)
 

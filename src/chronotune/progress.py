@@ -38,6 +38,8 @@ class _Lines:
         """Say what is about to happen; what earlier drivers have done is no news."""
         self.saw_any = True
         self._print(summary(directory, recipe, dataset, reading.attributes["trials"]))
+        for line in dataset.report.lines("warning"):
+            self._print(line)
         self._seen = {_key(t): (t.state, t.windows_seen) for t in (*reading.trials, *reading.finalists)}
         if reading.trials:
             self._print(f"goes on with {len(reading.trials)} trials done or begun")

@@ -7,6 +7,7 @@ Every process is started here and ended by its id; the network device goes with 
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -98,6 +99,7 @@ def play(place: Path) -> bool:
 
 def main() -> int:
     """Run it; 0 when all was as it must be."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if reason := unavailable():
         print(f"skipped: {reason}")
         return 0

@@ -69,6 +69,17 @@ CASES = [
         "plant.csv: data.path: the file must start with a header, but it is empty. Check what wrote it",
     ),
     Case(
+        "a blank first line",
+        lambda table: b"\ntime,load\n2024-01-01,1\n",
+        "plant.csv: data.path: the file must start with a header, but its first line is blank. Check what wrote it",
+    ),
+    Case(
+        "line ends of two kinds",
+        lambda table: b"time,load\r,flag\n2024-01-01,1\r,1\n2024-01-02,2\r,1\n",
+        "plant.csv: data.path: lines must end alike, but the header has 2 columns to one reader and 3 to another. "
+        "Save the file with line ends of one kind (LF)",
+    ),
+    Case(
         "only a header",
         lambda table: b"time,load\n",
         "plant.csv: data.path: the file must hold rows, but it has only a header. Check what wrote it",

@@ -82,7 +82,9 @@ def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
 
 def report(
     directory: SweepArgument,
-    to: Annotated[Path | None, typer.Option(help="The file to write; by default report.html in the folder.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The file to write, or a folder for report.html; by default that of the sweep.")
+    ] = None,
 ) -> None:
     """Write the report of a running, dead or finished sweep: one HTML file that opens offline.
 

@@ -34,7 +34,7 @@ def bad_tracking(uri: str | None) -> Iterator[Breach]:
     """What is wrong with the key `tracking.uri`: it holds credentials."""
     literal = holds_credentials if (uri or "").startswith(("http://", "https://")) else holds_password
     if uri and literal(uri):
-        rule = "must hold no user and no password, which would stay in recipe.yaml and in the study, but does"
+        rule = "must hold no user and no password, which would stay in files, logs and the list of processes, but does"
         remedy = (
             "Leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD, "
             "or the whole address in MLFLOW_TRACKING_URI, where the sweep is driven"

@@ -56,6 +56,9 @@ def _read_csv(path: Path) -> pl.DataFrame:
     except pl.exceptions.ComputeError:
         _require_even_rows(path, delimiter, len(header))
         raise
+    if len(frame.columns) != len(header):
+        rule = f"lines must end alike, but the header has {len(header)} columns to one reader and {len(frame.columns)}"
+        raise _fault(path, f"{rule} to another", "Save the file with line ends of one kind (LF)")
     frame = frame.rename(dict(zip(frame.columns, header, strict=True)))
     return _without_blank_end(frame)
 
@@ -71,7 +74,8 @@ def _header(path: Path) -> tuple[str, list[str]]:
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
     if not header:
-        raise _fault(path, "the file must start with a header, but it is empty", "Check what wrote it")
+        found = "its first line is blank" if line else "it is empty"
+        raise _fault(path, f"the file must start with a header, but {found}", "Check what wrote it")
     return delimiter, [name.strip() for name in header]
 
 

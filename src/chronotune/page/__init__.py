@@ -53,7 +53,7 @@ def write_report(directory: str | Path, to: Path | None = None, about: Mapping[s
     directory = Path(directory).resolve()
     if about is not None:
         (directory / DATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    target = to or directory / NAME
+    target = (to / NAME if to.is_dir() else to) if to else directory / NAME
     page = report_html(gather(directory))
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.tmp")

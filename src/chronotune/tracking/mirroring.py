@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from chronotune.config.recipe import Tracking
-from chronotune.errors import ChronotuneError
+from chronotune.config.storage import bad_tracking
+from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.lease import is_alive, read_holder
 from chronotune.study import Reader, Reading, TrialRecord, read
 from chronotune.tracking.address import masked, resolve_uri
@@ -78,9 +79,11 @@ def mirror_again(directory: Path, uri: str | None = None, experiment: str | None
         experiment: An MLflow experiment in place of the recipe's.
 
     Raises:
-        InputError: `directory` holds no sweep, or the tracking URI is none.
+        InputError: `directory` holds no sweep, or the tracking URI is none, or holds a password.
         ChronotuneError: MLflow did not take everything.
     """
+    if faults := [Fault("--to", "", breach.rule, breach.remedy) for breach in bad_tracking(uri)]:
+        raise InputError(faults)
     stored = read(directory).attributes["recipe"]["tracking"]
     wanted = {"uri": uri, "experiment": experiment}
     changes = {key: value for key, value in wanted.items() if value is not None}
