@@ -198,7 +198,7 @@ def configurations(recipe: Recipe) -> tuple[Any, ...]:
     study, suggest = optuna.create_study(), draw(recipe.search_space)
     points = []
     for number in range(recipe.budget.trials):
-        study.sampler = sampler(recipe.search, recipe.seed, number)
+        study.sampler = sampler(recipe, number)
         points.append(suggest(study.ask()))
     return tuple(points)
 

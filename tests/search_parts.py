@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,8 @@ class FakeTune:
         self.study, self.recipe, self.asha = study, recipe, scheduler(recipe)
         self.searcher = StudySearcher(study, recipe, self.asha, wanted=wanted or recipe.budget.trials, slots=lambda: 1)
         self.started, self.untold = 0, False
+        self.curve: Callable[[dict[str, Any], int], float] = _curve
+        """The score of a point after so many windows."""
         self.failing: set[int] = set()
         """Numbers of the trials that fail after their first rung."""
 
@@ -73,7 +76,7 @@ class FakeTune:
                 self.searcher.on_trial_complete(trial_id, {"failed": "the loss was NaN"})
                 return left
             left -= 1
-            score = _curve(proposal["hyperparameters"], rung)
+            score = self.curve(proposal["hyperparameters"], rung)
             decision = self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score})
             is_last = decision == "STOP" or rung == self.recipe.rungs[-1]
             reported = result(rung, score)

@@ -13,6 +13,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.prepare import load
 from chronotune.export import write_declarations
+from chronotune.proposal import Proposal
 from chronotune.study import Result, Study
 
 
@@ -70,7 +71,7 @@ def any_point(trial: optuna.Trial) -> Hyperparameters:
 def ask(study: Study) -> int:
     """A new trial with a random learning rate."""
     number = len(study.trials)
-    return study.ask(optuna.samplers.RandomSampler(seed=number), any_point).number
+    return study.ask(Proposal(optuna.samplers.RandomSampler(seed=number), any_point)).number
 
 
 def result(windows_seen: int, objective: float) -> Result:

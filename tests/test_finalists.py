@@ -18,6 +18,7 @@ from chronotune.data.prepare import load
 from chronotune.errors import WORKER_LOST, InputError
 from chronotune.finalists import any_lost, champion, choose, latest, needed, plan, seeds, standings
 from chronotune.identity import trusting
+from chronotune.proposal import Proposal
 from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
 from chronotune.search import BUDGET, MAX_WORKER_DEATHS
@@ -73,7 +74,7 @@ def test_equal_configurations_count_once(tmp_path: Path) -> None:
     study = searched(tmp_path, 0.7, 0.6)
     point = study.trials[1].hyperparameters
     assert point is not None
-    number = study.ask(optuna.samplers.RandomSampler(), lambda trial: point).number
+    number = study.ask(Proposal(optuna.samplers.RandomSampler(), lambda trial: point)).number
     study.record(number, result(FULL, 0.5))
     study.finish(number, FULL)
     assert choose(study.trials, top=2) == [2, 0]

@@ -17,8 +17,9 @@ LAYERS = {
     "config.secrets config.space config.storage",
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens memory catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster.* device ema endings finetune forecaster gauges "
-    "journal lstm members pretrained sampler search start storage stores study threads trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster.* device ema endings extrapolation finetune "
+    "forecaster gauges journal lstm members pretrained proposal sampler search start storage stores study threads "
+    "trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
     "serving standalone sweep train trial tuner validation",
     "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
@@ -28,6 +29,9 @@ LAYERS = {
 SIDEWAYS = {
     ("search", "study"),  # the study is the one record that both read
     ("search", "sampler"),  # what is proposed, apart from when
+    ("search", "proposal"),
+    ("sampler", "extrapolation"),  # what a sampler is shown
+    ("study", "proposal"),
     ("start", "study"),
     ("study", "storage"),  # the record, and where it is kept
     ("study", "journal"),
@@ -55,7 +59,7 @@ SIDEWAYS = {
 IMPORTERS = {
     "mlflow": "tracking.* pyfunc",
     "plotly": "page.*",
-    "optuna": "journal page.* sampler search storage study",
+    "optuna": "extrapolation journal page.* proposal sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device ema finetune forecaster lstm members pretrained threads trainable trial",

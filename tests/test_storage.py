@@ -23,6 +23,7 @@ from chronotune import storage
 from chronotune.cli import app
 from chronotune.config.recipe import Recipe
 from chronotune.errors import ChronotuneError, InputError
+from chronotune.proposal import Proposal
 from chronotune.results import leaderboard, sweeps
 from chronotune.study import JOURNAL, Reader, Study, is_sweep, read
 from postgres_parts import Server, server_or_reason
@@ -231,8 +232,8 @@ def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(url: str, tmp_path: P
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study.ask(optuna.samplers.RandomSampler(seed=5), cut_off, given={"learning_rate": 2e-3})  # type: ignore[arg-type]
-    again = Study.reopen(tmp_path / "small").ask_again(0, optuna.samplers.RandomSampler(seed=6), any_point)
+        study.ask(Proposal(optuna.samplers.RandomSampler(seed=5), cut_off, {"learning_rate": 2e-3}))  # type: ignore[arg-type]
+    again = Study.reopen(tmp_path / "small").ask_again(0, Proposal(optuna.samplers.RandomSampler(seed=6), any_point))
     assert again.hyperparameters is not None
     assert again.hyperparameters.learning_rate == 2e-3
 

@@ -19,6 +19,7 @@ from chronotune.cluster import probe
 from chronotune.config.cluster import ClusterProfile
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, StorageError
+from chronotune.proposal import Proposal
 from chronotune.results import elsewhere, remove
 from chronotune.search import BUDGET
 from chronotune.stores import SCRATCH, Bucket, Folder, Store, below, prune, store_at
@@ -138,7 +139,7 @@ def test_prune_keeps_the_best_in_both(store: Store, tmp_path: Path) -> None:
     """Of a complete trial the weights of its best checkpoint, of a running one everything."""
     study = new_study(tmp_path)
     for number, objective in enumerate((0.5, 0.4, 0.6)):
-        record = study.ask(_sampler(number), _any_point)
+        record = study.ask(Proposal(_sampler(number), _any_point))
         for windows in (3, 27):
             _save(store, f"{record.number:04d}/{windows}")
             if number < 2 or windows == 3:

@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from chronotune.errors import InputError
+from chronotune.proposal import Proposal
 from chronotune.study import JOURNAL, Reader, Study, read, refuse_changes
 from sweep_parts import any_point, ask, new_study, result
 
@@ -112,9 +113,9 @@ def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(tmp_path: Path) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study.ask(optuna.samplers.RandomSampler(seed=5), cut_off)  # type: ignore[arg-type]
+        study.ask(Proposal(optuna.samplers.RandomSampler(seed=5), cut_off))  # type: ignore[arg-type]
     assert study.trial(0).hyperparameters is None
-    again = study.ask_again(0, optuna.samplers.RandomSampler(seed=6), any_point)
+    again = study.ask_again(0, Proposal(optuna.samplers.RandomSampler(seed=6), any_point))
     undisturbed = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5)).ask()
     assert again.hyperparameters == any_point(undisturbed)
 

@@ -16,6 +16,7 @@ from chronotune.again import LastWorker
 from chronotune.config.load import load_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.export import write_winner
+from chronotune.proposal import Proposal
 from chronotune.repeats import FinalistSearcher
 from chronotune.search import StudySearcher, result_of, scheduler
 from chronotune.study import Result, TrialRecord
@@ -201,7 +202,7 @@ def test_the_last_trials_are_lent_idle_slots(tmp_path: Path, monkeypatch: pytest
 def test_finalists_that_are_left_alone_too(tmp_path: Path) -> None:
     """Nothing more comes once all repeats are handed out."""
     study = new_study(tmp_path)
-    study.repeat(study.ask(_sampler(), lambda _: POINT).number, 1, into=study.finalists())
+    study.repeat(study.ask(Proposal(_sampler(), lambda _: POINT)).number, 1, into=study.finalists())
     searcher = FinalistSearcher(study, study.finalists(), [(0, 1), (0, 2)], 27, slots=lambda: 2)
     assert (searcher.more_may_come(), searcher.running) == (True, 0)
     searcher.suggest("a")

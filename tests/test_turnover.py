@@ -14,6 +14,7 @@ import pytest
 from chronotune.config.load import load_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.forecaster import predict_windows
+from chronotune.proposal import Proposal
 from chronotune.sampler import draw, sampler
 from chronotune.study import Study
 from engine_parts import small_model
@@ -37,7 +38,7 @@ def test_the_configurations_are_those_of_a_sweep(part: Any, tmp_path: Path) -> N
     """As a study of ours asks for them, in the midst of results."""
     recipe = recipe_of(part)
     study = Study.create(tmp_path, "s", {"identity": {}})
-    asked = [study.ask(sampler(recipe.search, recipe.seed, number), draw(recipe.search_space)) for number in range(6)]
+    asked = [study.ask(Proposal(sampler(recipe, number), draw(recipe.search_space))) for number in range(6)]
     assert [record.hyperparameters for record in asked] == list(part("turnover").configurations(recipe))[:6]
 
 

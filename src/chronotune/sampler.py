@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 
 from chronotune.config.points import Values, grid, matches
+from chronotune.config.recipe import Recipe
 from chronotune.config.search import SearchConfig
-from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, Scalar, SearchSpace
+from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, Scalar, SearchSpace, extremes
+from chronotune.extrapolation import at_full_budget
+
+GAUSSIAN_UNTIL = 200
+"""Known trials from which on `gp` proposes by `tpe`: by then a Gaussian process takes a third of a second."""
 
 
 def draw(space: SearchSpace) -> Callable[[optuna.Trial], Hyperparameters]:
@@ -40,7 +47,7 @@ def _suggest(trial: optuna.Trial, name: str, parameter: FloatRange | IntRange | 
             return parameter.value
 
 
-def imported(trials: Sequence[Mapping[str, Any]], space: SearchSpace) -> list[optuna.trial.FrozenTrial]:
+def imported(trials: Sequence[Mapping[str, Any]], space: SearchSpace) -> list[FrozenTrial]:
     """Trials of earlier sweeps, as `start.Start.imports` lists them, for a sampler to learn from."""
     return [
         optuna.trial.create_trial(
@@ -78,13 +85,13 @@ def grid_in_order(space: SearchSpace, seed: int, first: Sequence[Values]) -> lis
     return sorted(shuffled, key=lambda point: next((i for i, one in enumerate(first) if matches(point, one)), math.inf))
 
 
-def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that proposes trial `number`, seeded by it alone."""
-    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def sampler(recipe: Recipe, number: int, beside: int = 0) -> optuna.samplers.BaseSampler:
+    """The sampler that proposes trial `number`, seeded by it alone; `beside` trials of earlier sweeps are known too."""
+    config, own_seed = recipe.search, int(np.random.SeedSequence([recipe.seed, number]).generate_state(1)[0])
     if config.sampler in ("random", "grid"):  # a point of a grid leaves nothing to draw
         return optuna.samplers.RandomSampler(seed=own_seed)
-    if config.sampler == "gp":
-        # what is not in every trial is drawn at random, as the recipe's key says: no warning each time
+    if _is_gaussian(config, number + beside):
+        # no warning each time of what is drawn at random: a parameter that no trial has yet
         return optuna.samplers.GPSampler(
             seed=own_seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False
         )
@@ -94,3 +101,25 @@ def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.Bas
         return optuna.samplers.TPESampler(
             seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
         )
+
+
+def shown(recipe: Recipe, number: int, beside: int = 0) -> Callable[[Sequence[FrozenTrial]], list[FrozenTrial]] | None:
+    """What that sampler sees in place of the trials: for a Gaussian process their expected scores at full budget."""
+    if not _is_gaussian(recipe.search, number + beside):
+        return None
+    absent = {
+        name: (_middle(parameter), _distribution(parameter))
+        for name, parameter in recipe.search_space.parameters.items()
+        if parameter.when and not isinstance(parameter, Fixed)
+    }
+    return partial(at_full_budget, rungs=recipe.rungs, absent=absent)
+
+
+def _is_gaussian(config: SearchConfig, known: int) -> bool:
+    return config.sampler == "gp" and known < GAUSSIAN_UNTIL
+
+
+def _middle(parameter: FloatRange | IntRange | Choice) -> Scalar:
+    """What stands for a parameter where it does not apply."""
+    values: list[Scalar] = extremes(parameter)
+    return values[len(values) // 2]

@@ -19,7 +19,8 @@ from ray.tune.search import Searcher
 from chronotune.config.points import Values, size
 from chronotune.config.recipe import Recipe
 from chronotune.errors import WORKER_LOST
-from chronotune.sampler import draw, grid_in_order, imported, sampler
+from chronotune.proposal import Proposal
+from chronotune.sampler import draw, grid_in_order, imported, sampler, shown
 from chronotune.study import Study, TrialRecord
 
 OBJECTIVE, BUDGET = "objective", "windows_seen"
@@ -248,7 +249,7 @@ class StudySearcher(RecordedSearcher):
         while self._unfinished:
             record = self._study.trial(self._unfinished.pop(0))
             if record.hyperparameters is None:
-                return self._study.ask_again(record.number, *self._how(record.number))
+                return self._study.ask_again(record.number, self._how(record.number))
             at_the_end = record.windows_seen >= self._recipe.rungs[-1]
             if not at_the_end and not was_stopped(record):
                 return record
@@ -258,7 +259,7 @@ class StudySearcher(RecordedSearcher):
             return None
         number = len(self._study.trials)
         with self._study.together():
-            return self._study.ask(*self._how(number))
+            return self._study.ask(self._how(number))
 
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""
@@ -284,8 +285,10 @@ class StudySearcher(RecordedSearcher):
             return "budget.minutes is spent"
         return f"the best has not improved for {self._recipe.budget.patience} trials (budget.patience)"
 
-    def _how(self, number: int) -> tuple[Any, ...]:
-        """How trial `number` is drawn, as `Study.ask` takes it: no point of a finite space twice, they run short."""
+    def _how(self, number: int) -> Proposal:
+        """How trial `number` is drawn: no point of a finite space twice, they run short."""
         given = self._first[number] if number < len(self._first) else {}
-        by = sampler(self._recipe.search, self._recipe.seed, number)
-        return by, self._draw, given, self._imports, self._points
+        known = number, len(self._imports)
+        return Proposal(
+            sampler(self._recipe, *known), self._draw, given, self._imports, self._points, shown(self._recipe, *known)
+        )

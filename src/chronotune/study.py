@@ -8,10 +8,9 @@ second study in the same storage, so that they enter neither the search nor its 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from chronotune.config.points import Values, matches
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 from chronotune.journal import together
 from chronotune.lease import is_alive, read_holder
+from chronotune.proposal import Proposal
 from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import (
     FINALISTS,
@@ -59,8 +58,6 @@ __all__ = [
 SCHEMA = 1
 IDENTITY = "identity"
 """Attribute of a study: what it began with. It is there once the study has begun."""
-PROPOSALS = 10
-"""How often a sampler is asked for a point that was not tried before."""
 _RESULT = "result:"
 
 _STATES: dict[TrialState, State] = {
@@ -127,85 +124,44 @@ class Study:
         into._study.add_trial(again)
         return into.trials[-1]
 
-    def ask(
-        self,
-        sampler: optuna.samplers.BaseSampler,
-        draw: Callable[[optuna.Trial], Hyperparameters],
-        given: Values | None = None,
-        beside: Sequence[FrozenTrial] = (),
-        points: Sequence[Values] = (),
-    ) -> TrialRecord:
-        """Create the next trial; `draw` suggests its parameters with `sampler`, but for those that are `given`.
+    def ask(self, by: Proposal) -> TrialRecord:
+        """Create the next trial.
 
-        What is given is stored with the trial before anything else of it, so that no kill comes in between. The
-        sampler learns from the trials `beside` as if they were of this study, which they do not become. Of a finite
-        space all `points` are told: none is tried twice, as a sampler would propose before long.
+        What is given is stored with the trial before anything else of it, so that no kill comes in between.
         """
-        self._study.sampler = sampler
-        if beside or points:
-            given = self._proposed(len(self.trials), draw, given, beside, points).params
+        self._study.sampler, given = by.sampler, by.given
+        if not by.is_plain:
+            given = self._chosen(len(self.trials), by).params
             self._study.sampler = optuna.samplers.RandomSampler()  # all is given: nothing is left to learn for
         if given:
             self._study.enqueue_trial(dict(given))
-        return self._draw(self._study.ask(), draw)
+        return self._draw(self._study.ask(), by)
 
-    def _proposed(
-        self,
-        number: int,
-        draw: Callable[[optuna.Trial], Hyperparameters],
-        given: Values | None,
-        beside: Sequence[FrozenTrial],
-        points: Sequence[Values],
-    ) -> optuna.Trial:
-        """Trial `number`, drawn in a study in memory that holds the trials before it and those beside.
-
-        A point that was tried before gives way to the first of `points` that was not, if there is one with what is
-        given, and else to the first of all.
-        """
-        both = optuna.create_study(sampler=self._study.sampler, direction=self._study.direction)
-        both.add_trials([*beside, *self._study.get_trials(deepcopy=False)[:number]])
-        tried = {trial.hyperparameters for trial in self.trials[:number]} if points else set()
-        given = given or {}
-        proposals, alike = repeat(given, PROPOSALS), (point for point in points if matches(point, given))
-        for attempt, values in enumerate(chain(proposals, alike, points)):
-            if attempt == PROPOSALS:
-                both.sampler = optuna.samplers.RandomSampler()  # all is given from here on
-            if values:
-                both.enqueue_trial(dict(values))
-            trial = both.ask()
-            if draw(trial) not in tried:
-                break
-            both.tell(trial, state=TrialState.FAIL)
-        return trial
-
-    def ask_again(
-        self,
-        number: int,
-        sampler: optuna.samplers.BaseSampler,
-        draw: Callable[[optuna.Trial], Hyperparameters],
-        given: Values | None = None,
-        beside: Sequence[FrozenTrial] = (),
-        points: Sequence[Values] = (),
-    ) -> TrialRecord:
+    def ask_again(self, number: int, by: Proposal) -> TrialRecord:
         """Draw the parameters of a trial that was cut off in between as `ask` would have; what was drawn stays.
 
         A sampler draws one parameter after the other, so all are drawn anew, in memory, and those that are missing
         are taken over. Where other trials have ended since, that can be another point: then only the rest is drawn.
         """
-        self._study.sampler = sampler
+        self._study.sampler = by.sampler
         cut_off = self._frozen(number)
         if cut_off.state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
             self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
-        whole = self._proposed(number, draw, given, beside, points)
+        whole = self._chosen(number, by)
         if cut_off.params.items() <= whole.params.items():
             for name in [name for name in whole.params if name not in cut_off.params]:
                 distribution = whole.distributions[name]
                 value = distribution.to_internal_repr(whole.params[name])
                 self._storage.set_trial_param(self._id(number), name, value, distribution)
-        return self._draw(optuna.Trial(self._study, self._id(number)), draw)
+        return self._draw(optuna.Trial(self._study, self._id(number)), by)
 
-    def _draw(self, trial: optuna.Trial, draw: Callable[[optuna.Trial], Hyperparameters]) -> TrialRecord:
-        trial.set_user_attr("hyperparameters", draw(trial).model_dump(exclude_none=True))
+    def _chosen(self, number: int, by: Proposal) -> optuna.Trial:
+        """What trial `number` takes over."""
+        tried = {trial.hyperparameters for trial in self.trials[:number] if trial.hyperparameters}
+        return by.choose(self._study.get_trials(deepcopy=False)[:number], tried)
+
+    def _draw(self, trial: optuna.Trial, by: Proposal) -> TrialRecord:
+        trial.set_user_attr("hyperparameters", by.draw(trial).model_dump(exclude_none=True))
         return self.trial(trial.number)
 
     @steadily

@@ -22,6 +22,7 @@ import optuna
 import chronotune
 from chronotune.config.recipe import Recipe, Tracking
 from chronotune.config.space import Hyperparameters
+from chronotune.proposal import Proposal
 from chronotune.study import Result, Study
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class FakeSweep:
 
     def trial(self, *scores: float, end: str = "running") -> int:
         """A trial with these scores at 64, 192 and 576 windows, in the state `end`."""
-        number = self.study.ask(optuna.samplers.RandomSampler(seed=1), _draw).number
+        number = self.study.ask(Proposal(optuna.samplers.RandomSampler(seed=1), _draw)).number
         self.results(number, scores)
         if end == "failed":
             self.study.fail(number, "the loss is not finite")

@@ -32,14 +32,14 @@ class Point(Declaration):
 class SearchConfig(Declaration):
     """How configurations are proposed."""
 
-    sampler: Literal["tpe", "random", "gp", "grid"] = Field(
-        "tpe",
-        description="tpe: learn from all past trials, those that were stopped early included. random: do not learn. "
-        "gp: a Gaussian process over the trials of full budget only, which suits early_stopping.kind: none; "
-        "lora_rank, which not every trial has, is drawn at random. "
+    sampler: Literal["gp", "tpe", "random", "grid"] = Field(
+        "gp",
+        description="gp: a Gaussian process over what every trial, however early it was stopped, would be expected to "
+        "reach at full budget; from 200 trials on it gives way to tpe. tpe: learn from all past trials, those of full "
+        "budget first. random: do not learn. "
         "grid: every point of a space of choices and steps once, in random order.",
     )
-    startup_trials: PositiveInt = Field(5, description="Random trials before tpe or gp begins to learn.")
+    startup_trials: PositiveInt = Field(5, description="Random trials before gp or tpe begins to learn.")
     enqueue: list[Point] = Field(
         default_factory=list, description="Points of the search space that are tried first, in this order."
     )
