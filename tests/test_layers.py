@@ -34,7 +34,6 @@ SIDEWAYS = {
     ("storage", "journal"),
     ("gauges", "study"),
     ("stores", "checkpoint"),
-    ("stores", "study"),
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),

@@ -16,7 +16,7 @@ from chronotune.data.prepare import with_validation
 from chronotune.endings import ToldToGo, ended_when_stuck
 from chronotune.errors import CheckpointLostError, ChronotuneError
 from chronotune.memory import pairs
-from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.records import BUDGET, OBJECTIVE
 from chronotune.study import Result, TrialRecord
 from chronotune.threads import use_threads
 from chronotune.trial import Assignment, TrialRun, Worker, _device, log_file, log_name

@@ -25,9 +25,8 @@ from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 from chronotune.journal import together
 from chronotune.lease import is_alive, read_holder
-from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
+from chronotune.records import FINALISTS, Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import (
-    FINALISTS,
     JOURNAL,
     address_of,
     begin,
@@ -40,7 +39,6 @@ from chronotune.storage import (
 )
 
 __all__ = [
-    "FINALISTS",
     "JOURNAL",
     "SCHEMA",
     "Reader",

@@ -26,15 +26,13 @@ from chronotune.cluster import is_given_up, usable_cpus
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
-from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import TrialData
+from chronotune.data.panel import FloatArray, Panel, TrialData, Window
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.memory import pairs
 from chronotune.noise import LOSSES
-from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
+from chronotune.records import BUDGET, FINALISTS, OBJECTIVE, ZERO_SHOT
 from chronotune.stores import Store, store_at, trial_key
-from chronotune.study import FINALISTS
 from chronotune.threads import Threads, lent, use_threads
 from chronotune.validation import validate
 
