@@ -88,7 +88,9 @@ class Worker:
     def base(self) -> Chronos2Model:
         """The untouched foundation model, loaded on first use; never trained in place."""
         if self._base is None:
-            use_threads(self._threads)
+            with device.importing():
+                use_threads(self._threads)
+                import chronos.chronos2.model  # noqa: F401  (all that loading and training will want)
             device.limit_to_share(_device(), self.share)
             self._base = forecaster.load_model(self.assignment.recipe.model).to(_device())
             device.settle()
