@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chronotune import device
+from chronotune import collector
 from chronotune.config.space import Hyperparameters
 from chronotune.data.prepare import load, trial_data
 from chronotune.trial import Assignment
@@ -70,12 +70,12 @@ def test_the_collector_waits_for_imports(before: bool) -> None:
     came: list[list[int]] = []
     try:
         gc.enable() if before else gc.disable()
-        with device.importing():
+        with collector.importing():
             assert not gc.isenabled()
             came.append([])
         assert gc.isenabled() is before
         assert not any(one is came[0] for one in gc.get_objects())
-        with pytest.raises(ImportError), device.importing():
+        with pytest.raises(ImportError), collector.importing():
             raise ImportError
         assert gc.isenabled() is before
     finally:

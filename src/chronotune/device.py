@@ -7,8 +7,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -136,33 +135,6 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import libraries inside the block: the garbage collector waits, and passes over all that is there at its end.
-
-    They are half a million objects that stay. While they come, it would look at those that are there again and again:
-    a fifth of the time that torch and the model's library take. What it would have found is 10 MB, which stay too.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
-
-
-def settle() -> None:
-    """Let the garbage collector pass over all that is there now, for the rest of the process.
-
-    Libraries and a base model are some hundred thousand objects that stay: looking at them takes a quarter of a second,
-    at every `release` and now and then in between.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def return_freed_memory() -> None:

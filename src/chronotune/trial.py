@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ray import tune
 
-from chronotune import device, finetune, forecaster, members, metrics
+from chronotune import collector, device, finetune, forecaster, members, metrics
 from chronotune.cluster import is_given_up, usable_cpus
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
@@ -88,12 +88,12 @@ class Worker:
     def base(self) -> Chronos2Model:
         """The untouched foundation model, loaded on first use; never trained in place."""
         if self._base is None:
-            with device.importing():
+            with collector.importing():
                 use_threads(self._threads)
                 import chronos.chronos2.model  # noqa: F401  (all that loading and training will want)
             device.limit_to_share(_device(), self.share)
             self._base = forecaster.load_model(self.assignment.recipe.model).to(_device())
-            device.settle()
+            collector.settle()
         return self._base
 
     @property
