@@ -51,8 +51,9 @@ def test_a_worker_imports_nothing_of_the_drivers(tmp_path: Path, point: Hyperpar
     code = (
         "import pickle, pathlib\n"
         "assignment, point = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
-        "from chronotune.trial import FineTuneTrial, TrialRun, Worker\n"
-        "worker = Worker(assignment)\n"
+        "from chronotune.again import LastWorker\n"
+        "from chronotune.trial import FineTuneTrial, TrialRun\n"
+        "worker = LastWorker(assignment)\n"
         "worker.zero_shot()\n"
         "next(TrialRun(worker, 0, point).results())\n"
     )
