@@ -23,7 +23,8 @@ from command import carry_out
 from chronotune.config.load import load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
-from chronotune.data.prepare import TrialData, load, trial_data
+from chronotune.data.panel import TrialData
+from chronotune.data.prepare import load, trial_data
 from chronotune.finetune import FineTuner
 from chronotune.trial import Assignment, Worker
 

@@ -25,12 +25,13 @@ from command import carry_out
 from optuna.trial import FrozenTrial, TrialState
 from scale import Instant, Times, attributes_of, memory, recipe_of, timed
 
-from chronotune import search, tuner
+from chronotune import tuner
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.gauges import Work
+from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.sampler import draw
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
+from chronotune.search import StudySearcher, scheduler
 from chronotune.stores import prune
 from chronotune.study import Study
 from chronotune.trial import Assignment
@@ -54,7 +55,7 @@ def benchmark(sizes: Sequence[int], asks: int) -> dict[str, Any]:
         directory.mkdir()
         recipe = recipe_of(directory, 10 * max(sizes))
         assignment = Assignment(recipe, trial_data(load(recipe), recipe), directory)
-        Study.create(directory, "sweep", attributes_of(recipe)).note(search.ZERO_SHOT, [])
+        Study.create(directory, "sweep", attributes_of(recipe)).note(ZERO_SHOT, [])
         return {"asks": asks, "sizes": [measure(assignment, size, asks) for size in sizes]}
 
 

@@ -22,8 +22,7 @@ from transformers.trainer_callback import TrainerCallback
 from chronotune import metrics
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, SearchSpace
-from chronotune.data.panel import Panel, Window
-from chronotune.data.prepare import TrialData
+from chronotune.data.panel import Panel, TrialData, Window
 from chronotune.data.windows import actuals
 from chronotune.metrics import QUANTILES
 

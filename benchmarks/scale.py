@@ -41,6 +41,7 @@ from chronotune.gauges import Gauges
 from chronotune.lease import Lease
 from chronotune.noise import LOSSES, packed
 from chronotune.progress import watcher
+from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import Study
 from chronotune.tracking import Mirror
 from chronotune.trial import Assignment
@@ -69,15 +70,15 @@ class Instant(tune.Trainable):  # type: ignore[misc]  # ray ships no types
     def step(self) -> dict[str, Any]:
         """The result at the next rung."""
         if "number" not in self._config:
-            return {search.ZERO_SHOT: [], search.BUDGET: 0, "done": True}
+            return {ZERO_SHOT: [], BUDGET: 0, "done": True}
         rung = self._rungs[self._next]
         self._next += 1
         score = 1 + self._config["hyperparameters"]["learning_rate"] + self._config["number"] % 7 / 100 + 10 / rung
         attributes = {"seconds": 0.01, "steps": rung, "device": "cpu", "splits": [], "host": "here", "checkpoint": "0"}
         attributes[LOSSES] = packed(np.full(self._origins, score))
         result = {
-            search.BUDGET: rung,
-            search.OBJECTIVE: score,
+            BUDGET: rung,
+            OBJECTIVE: score,
             "metrics": dict.fromkeys(METRICS, score),
             "attributes": attributes,
         }

@@ -18,7 +18,8 @@ from simulation import Way
 
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Choice, Fixed, Hyperparameters
-from chronotune.search import BUDGET, FIRST, IMPORTS, OBJECTIVE, ZERO_SHOT, StudySearcher, scheduler
+from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
+from chronotune.search import FIRST, IMPORTS, StudySearcher, scheduler
 from chronotune.study import Result, Study
 
 ENDLESS = 1_000_000

@@ -30,12 +30,12 @@ from command import carry_out
 from ray import tune
 from scale import RECIPE, Times, sweep
 
-from chronotune import search
 from chronotune.cluster import connected, session
 from chronotune.config.load import load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.errors import ChronotuneError
 from chronotune.noise import LOSSES, packed
+from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import Reading, read
 from chronotune.trial import Assignment
 
@@ -70,7 +70,7 @@ class Sleeping(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         import numpy as np
 
         if "number" not in self._config:
-            return {search.ZERO_SHOT: [], search.BUDGET: 0, "done": True}
+            return {ZERO_SHOT: [], BUDGET: 0, "done": True}
         began = time.time()
         time.sleep(1)
         rung = self._rungs[self._next]
@@ -79,8 +79,8 @@ class Sleeping(tune.Trainable):  # type: ignore[misc]  # ray ships no types
         seen = {"began": began, "ended": time.time(), "pid": os.getpid(), "memory": memory()}
         like_real = {"seconds": self._next, "steps": rung, "device": "cpu", "splits": [], "checkpoint": "0"}
         result = {
-            search.BUDGET: rung,
-            search.OBJECTIVE: score,
+            BUDGET: rung,
+            OBJECTIVE: score,
             "metrics": {"sql": score, "train_loss": score},
             "attributes": {**like_real, **seen, LOSSES: packed(np.full(self._losses, score))},
         }

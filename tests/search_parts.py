@@ -11,7 +11,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, LAST, OBJECTIVE, StudySearcher, scheduler
+from chronotune.records import BUDGET, OBJECTIVE
+from chronotune.search import LAST, StudySearcher, scheduler
 from chronotune.study import Study
 from sweep_parts import result
 

@@ -210,7 +210,7 @@ def test_ray_is_told_what_the_profile_means(tmp_path: Path, monkeypatch: pytest.
 
 
 _SESSION = """
-import os, time, ray
+import os, psutil, time, ray
 from pathlib import Path
 from chronotune.cluster import connected, gpus_per_trial
 from chronotune.cluster.survey import _ask
@@ -220,18 +220,20 @@ init = ray.init
 ray.init = lambda **options: init(**{**options, "num_gpus": 1, "num_cpus": 2})
 seen = lambda: os.environ.get("CUDA_VISIBLE_DEVICES", "all")
 with connected(ClusterProfile(name="here")):
+    commands = [" ".join(process.cmdline()[:2]) for process in psutil.Process().children(recursive=True)]
+    workers = sum("default_worker.py" in command or command.startswith("ray::IDLE") for command in commands)
     assert gpus_per_trial(ClusterProfile(name="here")) == 1
     hidden = ray.get(ray.remote(num_cpus=1, num_gpus=0)(seen).remote())
     shown = ray.get(ray.remote(num_cpus=1, num_gpus=1)(seen).remote())
     here = ray.get_runtime_context().get_node_id()
     probes = {"one": os.path.split(__file__), "other": ("/", "nowhere")}
     unread = [told["unread"] for told in _ask([here], probes, "{}", time.monotonic() + 60)[here]["places"].values()]
-    print([hidden, shown, unread])
+    print([hidden, shown, unread, workers])
 """
 
 
 def test_a_session_hides_gpus_from_those_who_ask_for_none(tmp_path: Path) -> None:
-    """In a real one with a pretended GPU, RAY_ADDRESS set, and a too long TMPDIR."""
+    """In a real one with a pretended GPU, RAY_ADDRESS set, and a too long TMPDIR; before a task there is no worker."""
     script, long = tmp_path / "shared.py", tmp_path / ("long" * 20)
     script.write_text(_SESSION)
     long.mkdir()
@@ -242,4 +244,4 @@ def test_a_session_hides_gpus_from_those_who_ask_for_none(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     unread = ["it holds something else there", "No such file or directory"]
-    assert done.stdout.splitlines()[-1] == str(["", "0", unread])
+    assert done.stdout.splitlines()[-1] == str(["", "0", unread, 0])

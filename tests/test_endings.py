@@ -16,7 +16,7 @@ from chronotune.cluster import is_given_up
 from chronotune.data.prepare import load, trial_data
 from chronotune.endings import Notice, ToldToGo
 from chronotune.errors import StorageError
-from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.records import BUDGET, OBJECTIVE
 from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker
 from chronotune.validation import validate
 from engine_parts import small_model

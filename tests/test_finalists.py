@@ -19,9 +19,10 @@ from chronotune.errors import WORKER_LOST, InputError
 from chronotune.finalists import any_lost, champion, choose, latest, needed, plan, seeds, standings
 from chronotune.identity import trusting
 from chronotune.proposal import Proposal
+from chronotune.records import BUDGET
 from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
-from chronotune.search import BUDGET, MAX_WORKER_DEATHS
+from chronotune.search import MAX_WORKER_DEATHS
 from chronotune.study import JOURNAL, Reading, Study, read
 from sweep_parts import ask, new_study, result, small_recipe
 

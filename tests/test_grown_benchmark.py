@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from chronotune.search import LAST, ZERO_SHOT
+from chronotune.records import ZERO_SHOT
+from chronotune.search import LAST
 from chronotune.study import Reading, Study
 from sweep_parts import new_study
 

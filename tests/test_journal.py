@@ -16,7 +16,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from chronotune import journal
 from chronotune.journal import Journal, together
-from chronotune.search import BUDGET, OBJECTIVE, StudySearcher, scheduler
+from chronotune.records import BUDGET, OBJECTIVE
+from chronotune.search import StudySearcher, scheduler
 from chronotune.study import JOURNAL, Reader, Study
 from chronotune.tuner import _Recorder
 from search_parts import FakeTune

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "chronotune"
 
 LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
-    "config.secrets config.space config.storage",
+    "config.secrets config.space config.storage collector",
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens memory catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster.* device ema endings extrapolation finetune "
@@ -38,7 +38,6 @@ SIDEWAYS = {
     ("storage", "journal"),
     ("gauges", "study"),
     ("stores", "checkpoint"),
-    ("stores", "study"),
     ("tracking", "study"),
     ("finetune", "checkpoint"),  # the engine, cut into files
     ("finetune", "trainable"),

@@ -20,8 +20,8 @@ from chronotune.challenger import choose
 from chronotune.compare import compare
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.recipe import Finalists, Recipe
-from chronotune.data.panel import Panel
-from chronotune.data.prepare import Dataset, TrialData, load, trial_data, with_validation
+from chronotune.data.panel import Panel, TrialData
+from chronotune.data.prepare import Dataset, load, trial_data, with_validation
 from chronotune.endings import ToldToGo
 from chronotune.errors import InputError
 from chronotune.export import export_winner, write_winner

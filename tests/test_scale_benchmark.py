@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from chronotune.noise import LOSSES, unpacked
-from chronotune.search import BUDGET, ZERO_SHOT, StudySearcher, result_of
+from chronotune.records import BUDGET, ZERO_SHOT
+from chronotune.search import StudySearcher, result_of
 from chronotune.study import Result, Study
 from chronotune.trial import Assignment
 from chronotune.tuner import _Recorder

@@ -13,7 +13,8 @@ import pytest
 
 from chronotune import sampler as proposing
 from chronotune.config.recipe import Recipe
-from chronotune.search import BUDGET, LAST, MAX_WORKER_DEATHS, OBJECTIVE, scheduler
+from chronotune.records import BUDGET, OBJECTIVE
+from chronotune.search import LAST, MAX_WORKER_DEATHS, scheduler
 from chronotune.study import Study, TrialRecord
 from search_parts import STEPPED, FakeTune, table
 from sweep_parts import ask, new_study, result, small_recipe

@@ -13,7 +13,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from chronotune.errors import ChronotuneError
-from chronotune.search import BUDGET, ZERO_SHOT, remember, result_of, scheduler
+from chronotune.records import BUDGET, ZERO_SHOT
+from chronotune.search import remember, result_of, scheduler
 from chronotune.study import Result, TrialRecord
 from sweep_parts import ask, new_study
 

@@ -20,8 +20,8 @@ from chronotune.config.cluster import ClusterProfile
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.proposal import Proposal
+from chronotune.records import BUDGET
 from chronotune.results import elsewhere, remove
-from chronotune.search import BUDGET
 from chronotune.stores import SCRATCH, Bucket, Folder, Store, below, prune, store_at
 from chronotune.trial import Assignment, TrialRun, Worker
 from engine_parts import small_model

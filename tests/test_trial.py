@@ -23,9 +23,9 @@ from chronotune.data.prepare import load, trial_data
 from chronotune.device import MEMORY
 from chronotune.errors import ChronotuneError
 from chronotune.export import write_winner
-from chronotune.search import BUDGET, OBJECTIVE, result_of
+from chronotune.records import BUDGET, OBJECTIVE, Result, TrialRecord
+from chronotune.search import result_of
 from chronotune.stores import Folder, prune, prune_all_but
-from chronotune.study import Result, TrialRecord
 from chronotune.train import train_recipe
 from chronotune.trial import Assignment, FineTuneTrial, TrialRun, Worker, _neighbours
 from engine_parts import small_model

@@ -12,12 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from chronotune.data.prepare import with_validation
 from chronotune.endings import ToldToGo, ended_when_stuck
 from chronotune.errors import CheckpointLostError, ChronotuneError
 from chronotune.memory import pairs
-from chronotune.search import BUDGET, OBJECTIVE
-from chronotune.study import Result, TrialRecord
+from chronotune.records import BUDGET, OBJECTIVE, Result, TrialRecord
 from chronotune.threads import use_threads
 from chronotune.trial import Assignment, TrialRun, Worker, _device, log_file, log_name
 
@@ -121,6 +119,8 @@ class LastWorker(Worker):
 
 def refitting(assignment: Assignment, windows: int) -> Assignment:
     """The same for a refit: validation is trained on too, up to as many windows, checkpoints in `REFITTING`."""
+    from chronotune.data.prepare import with_validation  # Polars comes with it, which nothing else here needs
+
     budget = assignment.recipe.budget.model_copy(update={"stop_at": windows})
     return replace(
         assignment,

@@ -15,8 +15,8 @@ from chronotune.config.load import load_model
 from chronotune.config.model import Member, ModelPreset
 from chronotune.config.recipe import Recipe, stored
 from chronotune.config.space import extremes
-from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, TrialData, scored_windows, training_scales
+from chronotune.data.panel import FloatArray, Panel, TrialData, Window
+from chronotune.data.prepare import Dataset, scored_windows, training_scales
 from chronotune.errors import InputError
 from chronotune.metrics import EVALUATION_LEVELS
 from chronotune.records import preferred

@@ -137,16 +137,6 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def settle() -> None:
-    """Let the garbage collector pass over all that is there now, for the rest of the process.
-
-    Libraries and a base model are some hundred thousand objects that stay: looking at them takes a quarter of a second,
-    at every `release` and now and then in between.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def return_freed_memory() -> None:
     """Let the C library give large blocks back to the system when they are freed, from now on in this process.
 

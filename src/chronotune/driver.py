@@ -13,6 +13,7 @@ from rich.console import Console
 
 from chronotune.cluster.jobs import ORDER
 from chronotune.cluster.parcel import Order, unpack
+from chronotune.collector import importing
 from chronotune.errors import ChronotuneError
 
 
@@ -45,8 +46,9 @@ def _work_in(folder: Path) -> None:
 
 def carry_out(order: Order, came: Path, console: Console) -> None:
     """Run or resume the sweep."""
-    from chronotune.progress import watcher
-    from chronotune.sweep import resume_sweep, run_sweep
+    with importing():
+        from chronotune.progress import watcher
+        from chronotune.sweep import resume_sweep, run_sweep
 
     if order.recipe is None:
         resume_sweep(order.directory, order.more_trials, watcher(console), order.more_minutes)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import WORKER_LOST
-from chronotune.study import FINALISTS, Reading, TrialRecord, by_score
+from chronotune.records import FINALISTS
+from chronotune.study import Reading, TrialRecord, by_score
 
 SEEDS = 2**31
 """Seeds are below; the recipe's has the same limit."""

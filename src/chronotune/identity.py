@@ -9,7 +9,8 @@ from itertools import chain
 from typing import Any
 
 from chronotune.config.recipe import Recipe
-from chronotune.data.prepare import Dataset, TrialData
+from chronotune.data.panel import TrialData
+from chronotune.data.prepare import Dataset
 
 SCORED = "the weights' moving average"
 """What a trial's scores are of (`ema.py`); by another choice they would not compare with these."""

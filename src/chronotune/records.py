@@ -10,6 +10,15 @@ from typing import Any, Literal, TypeAlias
 
 from chronotune.config.space import Hyperparameters
 
+OBJECTIVE, BUDGET = "objective", "windows_seen"
+"""Keys of a result that ASHA compares by, and along."""
+
+ZERO_SHOT = "zero_shot"
+"""Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
+
+FINALISTS = "finalists"
+"""Attribute of a study that has a second one for its finalists, and what is behind the slash of the second's name."""
+
 State: TypeAlias = Literal["running", "complete", "pruned", "failed"]
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from chronotune.cluster import slots
 from chronotune.finalists import averaged, choose, is_lost, needed, plan, seeds
+from chronotune.records import FINALISTS
 from chronotune.search import InTurn, RecordedSearcher
 from chronotune.stores import prune_all_but
-from chronotune.study import FINALISTS, Study, TrialRecord
+from chronotune.study import Study, TrialRecord
 from chronotune.trial import Assignment
 from chronotune.tuner import drive
 

@@ -13,8 +13,9 @@ from chronotune.gate import is_shipped
 from chronotune.lease import is_alive, read_holder
 from chronotune.metrics import without_nan
 from chronotune.noise import RungNoise, at_rungs
+from chronotune.records import FINALISTS
 from chronotune.stores import store_at
-from chronotune.study import FINALISTS, JOURNAL, Reading, TrialRecord, is_sweep, read
+from chronotune.study import JOURNAL, Reading, TrialRecord, is_sweep, read
 
 if TYPE_CHECKING:
     import polars as pl

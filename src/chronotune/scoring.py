@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from chronotune import metrics, segments
 from chronotune.config.recipe import Recipe
 from chronotune.data.labels import column_labels
-from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import Dataset, TrialData, scored_windows, training_scales
+from chronotune.data.panel import FloatArray, Panel, TrialData, Window
+from chronotune.data.prepare import Dataset, scored_windows, training_scales
 from chronotune.data.sources import read
 from chronotune.data.windows import actuals
 from chronotune.metrics import EVALUATION_LEVELS

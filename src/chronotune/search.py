@@ -20,11 +20,9 @@ from chronotune.config.points import Values, size
 from chronotune.config.recipe import Recipe
 from chronotune.errors import WORKER_LOST
 from chronotune.proposal import Proposal
+from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.sampler import draw, grid_in_order, imported, sampler, shown
 from chronotune.study import Study, TrialRecord
-
-OBJECTIVE, BUDGET = "objective", "windows_seen"
-"""Keys of a result that ASHA compares by, and along."""
 
 FIRST = "first"
 """Attribute of the study: the points that its first trials take, one a trial, as `start.Start.points` lists them."""
@@ -40,9 +38,6 @@ MAX_WORKER_DEATHS = 2
 
 LAST = "last"
 """Attribute of a result: whether its trial ended with it, as the scheduler decided or its budget did."""
-
-ZERO_SHOT = "zero_shot"
-"""Key of a Tune configuration, and of its result, that scores the untouched model instead of a trial."""
 
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:

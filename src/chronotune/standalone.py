@@ -20,8 +20,8 @@ from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import DataConfig, Recipe, without_segments
 from chronotune.config.space import extremes
 from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, forecasts, of_preset
-from chronotune.data.panel import FloatArray
-from chronotune.data.prepare import Dataset, TrialData, load, trial_data
+from chronotune.data.panel import FloatArray, TrialData
+from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.errors import ChronotuneError, Fault, InputError
 from chronotune.evaluation import evaluate_again, opened, target_of
 from chronotune.export import REFITTED

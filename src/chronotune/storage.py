@@ -27,10 +27,9 @@ from chronotune.config.secrets import masked
 from chronotune.config.storage import POSTGRESQL, expanded, file_of
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.journal import Journal
+from chronotune.records import FINALISTS
 
 JOURNAL = "study.journal"
-FINALISTS = "finalists"
-"""Attribute of a study that has a second one for its finalists, and what is behind the slash of the second's name."""
 ADDRESS = "study.json"
 """Names the database and the study in it, where there is no journal."""
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from chronotune import checkpoint
 from chronotune.checkpoint import META, STATE
 from chronotune.errors import ChronotuneError, StorageError
-from chronotune.study import FINALISTS, TrialRecord, by_score
+from chronotune.records import FINALISTS, TrialRecord, by_score
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

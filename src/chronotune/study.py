@@ -24,9 +24,8 @@ from chronotune.errors import InputError
 from chronotune.journal import together
 from chronotune.lease import is_alive, read_holder
 from chronotune.proposal import Proposal
-from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
+from chronotune.records import FINALISTS, Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import (
-    FINALISTS,
     JOURNAL,
     address_of,
     begin,
@@ -39,7 +38,6 @@ from chronotune.storage import (
 )
 
 __all__ = [
-    "FINALISTS",
     "JOURNAL",
     "SCHEMA",
     "Reader",

@@ -18,7 +18,8 @@ from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.contenders import BEST
 from chronotune.data.describe import describe
-from chronotune.data.prepare import Dataset, TrialData, load, trial_data
+from chronotune.data.panel import TrialData
+from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.endings import halting_when_unwritable, terminated_like_interrupted
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.evaluation import evaluate_sweep

@@ -15,7 +15,7 @@ from chronotune.data.prepare import load, trial_data, with_validation
 from chronotune.errors import InputError
 from chronotune.export import free_folder, refuse_bad_name, write_declarations
 from chronotune.identity import trusting
-from chronotune.search import BUDGET, OBJECTIVE
+from chronotune.records import BUDGET, OBJECTIVE
 from chronotune.trial import Assignment, TrialRun, Worker
 
 

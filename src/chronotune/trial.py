@@ -21,20 +21,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ray import tune
 
-from chronotune import device, finetune, forecaster, members, metrics
+from chronotune import collector, device, finetune, forecaster, members, metrics
 from chronotune.cluster import is_given_up, usable_cpus
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe, distinct_sets
 from chronotune.config.space import Hyperparameters, extremes
-from chronotune.data.panel import FloatArray, Panel, Window
-from chronotune.data.prepare import TrialData
+from chronotune.data.panel import FloatArray, Panel, TrialData, Window
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
 from chronotune.memory import pairs
 from chronotune.noise import LOSSES
-from chronotune.search import BUDGET, OBJECTIVE, ZERO_SHOT
+from chronotune.records import BUDGET, FINALISTS, OBJECTIVE, ZERO_SHOT
 from chronotune.stores import Store, store_at, trial_key
-from chronotune.study import FINALISTS
 from chronotune.threads import Threads, lent, use_threads
 from chronotune.validation import validate
 
@@ -90,10 +88,12 @@ class Worker:
     def base(self) -> Chronos2Model:
         """The untouched foundation model, loaded on first use; never trained in place."""
         if self._base is None:
-            use_threads(self._threads)
+            with collector.importing():
+                use_threads(self._threads)
+                import chronos.chronos2.model  # noqa: F401  (all that loading and training will want)
             device.limit_to_share(_device(), self.share)
             self._base = forecaster.load_model(self.assignment.recipe.model).to(_device())
-            device.settle()
+            collector.settle()
         return self._base
 
     @property

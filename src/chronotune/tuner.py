@@ -23,15 +23,8 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
-from chronotune.search import (
-    LAST,
-    MAX_WORKER_DEATHS,
-    ZERO_SHOT,
-    RecordedSearcher,
-    StudySearcher,
-    result_of,
-    scheduler,
-)
+from chronotune.records import ZERO_SHOT
+from chronotune.search import LAST, MAX_WORKER_DEATHS, RecordedSearcher, StudySearcher, result_of, scheduler
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study, TrialRecord
 from chronotune.threads import lend

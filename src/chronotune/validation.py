@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from chronotune import forecaster, metrics, noise
 from chronotune.config.recipe import Recipe
-from chronotune.data.prepare import TrialData
+from chronotune.data.panel import TrialData
 from chronotune.data.windows import actuals
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from data_parts import PLANT, SOLAR, STEEL, hourly, recipe_of
 from chronotune.baselines import seasonal_naive
 from chronotune.config.load import load_recipe
 from chronotune.data.describe import describe
-from chronotune.data.panel import Window
-from chronotune.data.prepare import Dataset, TrialData, load, prepare, scored_windows, trial_data
+from chronotune.data.panel import TrialData, Window
+from chronotune.data.prepare import Dataset, load, prepare, scored_windows, trial_data
 from chronotune.data.sources import read
 from chronotune.data.windows import actuals, windows_at
 from chronotune.errors import InputError

@@ -29,6 +29,7 @@ _ENVIRONMENT = {
     "TUNE_MAX_PENDING_TRIALS_PG": "200",  # else workers start one after the other; the searcher knows how many fit
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own snapshots are never read
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_prestart_worker_first_driver": "0",  # else a worker a core, which no trial can use: Tune asks for others
     **_HIDE_GPUS,
 }
 

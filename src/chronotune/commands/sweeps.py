@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from chronotune.collector import importing
 from chronotune.commands import clusters
 from chronotune.commands.shared import JsonOption, RecipeArgument, SetOption, SweepArgument, console, print_json
 
@@ -30,8 +31,9 @@ def run(
     if loaded.cluster.kind == "existing":
         clusters.begin(loaded, directory)
         return
-    from chronotune.progress import watcher
-    from chronotune.sweep import run_sweep
+    with importing():
+        from chronotune.progress import watcher
+        from chronotune.sweep import run_sweep
 
     _interruptible(lambda: run_sweep(loaded, directory, watcher(console())))
 
@@ -49,9 +51,10 @@ def resume(
     """
     if clusters.go_on(directory, trials, minutes):
         return
-    from chronotune.progress import watcher
-    from chronotune.results import registered
-    from chronotune.sweep import resume_sweep
+    with importing():
+        from chronotune.progress import watcher
+        from chronotune.results import registered
+        from chronotune.sweep import resume_sweep
 
     if (trials or minutes) and (warning := registered(directory)):
         typer.echo(f"chronotune: {warning}", err=True)

@@ -116,3 +116,17 @@ class Split:
     end: int
     validation_origins: tuple[int, ...]
     test_origins: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What a trial receives: nothing of the test segment is in it, nor was used to make it."""
+
+    panel: Panel
+    """Ends where the test segment begins."""
+    train_end: int
+    """Position on the panel's time axis before which all training targets lie."""
+    validation: tuple[Window, ...]
+    scales: NDArray[np.float64]
+    """For each series the seasonal naive MAE on its training segment, in original units, above 0; NaN without one."""
+    horizon: int

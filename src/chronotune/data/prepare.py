@@ -17,7 +17,7 @@ from chronotune.data.axis import Axis, find_axis, lay_out
 from chronotune.data.check import check
 from chronotune.data.findings import Finding, Report
 from chronotune.data.labels import refuse_fine
-from chronotune.data.panel import FloatArray, Panel, Series, Split, Window
+from chronotune.data.panel import FloatArray, Panel, Series, Split, TrialData, Window
 from chronotune.data.rows import TIME, framed, in_order
 from chronotune.data.sources import read
 from chronotune.data.split import split_by_time
@@ -41,20 +41,6 @@ class Dataset:
     report: Report
     fingerprint: str
     """SHA-256 (hex) of the encoded values and the time axis."""
-
-
-@dataclass(frozen=True)
-class TrialData:
-    """What a trial receives: nothing of the test segment is in it, nor was used to make it."""
-
-    panel: Panel
-    """Ends where the test segment begins."""
-    train_end: int
-    """Position on the panel's time axis before which all training targets lie."""
-    validation: tuple[Window, ...]
-    scales: NDArray[np.float64]
-    """For each series the seasonal naive MAE on its training segment, in original units, above 0; NaN without one."""
-    horizon: int
 
 
 def load(recipe: Recipe) -> Dataset:
