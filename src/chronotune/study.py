@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from chronotune.config.points import Values, matches
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
-from chronotune.journal import together
+from chronotune.journal import Journal, together
 from chronotune.lease import is_alive, read_holder
 from chronotune.records import Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import (
@@ -272,6 +272,11 @@ class Study:
     def read(self) -> Reading:
         """The study as it is now."""
         return _reading(self._storage, self._study, self._ended)
+
+    @property
+    def shared(self) -> Callable[[], Reading] | None:
+        """`read`, for another thread; None for a database: while it is away its driver waits, and no reader does."""
+        return self.read if isinstance(self._storage, Journal) else None
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._id(number))
