@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from chronotune.config.points import Values, grid, matches
 from chronotune.config.search import SearchConfig
@@ -91,6 +93,23 @@ def sampler(config: SearchConfig, seed: int, number: int) -> optuna.samplers.Bas
     with warnings.catch_warnings():
         # group=True is marked experimental; without it conditional parameters fall out of the joint model
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
-        )
+        return _TPESampler(seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials)
+
+
+class _TPESampler(optuna.samplers.TPESampler):
+    """Optuna's, proposing the same, but finding the groups of parameters in a few trials instead of in all.
+
+    For each proposal there is a new sampler, which remembers no groups.
+    """
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As Optuna's: groups are split by which parameters a trial has, and not again by the same ones."""
+        first: dict[frozenset[str], FrozenTrial] = {}
+        for ended in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+            first.setdefault(frozenset(ended.distributions), ended)
+        few = optuna.create_study()
+        for one in first.values():
+            few.add_trial(
+                optuna.trial.create_trial(state=TrialState.PRUNED, params=one.params, distributions=one.distributions)
+            )
+        return super().infer_relative_search_space(few, trial)

@@ -351,9 +351,10 @@ def _records(trials: Iterable[FrozenTrial], ended: dict[int, TrialRecord]) -> li
     """Trials of one study; `ended` remembers those that change no more, so that each is made into a record once."""
     found = []
     for frozen in trials:
-        record = ended.get(frozen.number) or _record(frozen)
-        if frozen.state.is_finished():
-            ended[frozen.number] = record
+        if (record := ended.get(frozen.number)) is None:
+            record = _record(frozen)
+            if frozen.state.is_finished():
+                ended[frozen.number] = record
         found.append(record)
     return found
 
