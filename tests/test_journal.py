@@ -132,14 +132,14 @@ def test_optuna_reads_and_writes_the_same_file(tmp_path: Path) -> None:
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is decoded twice, one that is being written waits, and whoever asks for earlier ones gets them."""
-    file, decoded = tmp_path / "lines", list[bytes]()
-    backend, loads = journal._File(str(file)), json.loads
+    file, decoded = tmp_path / "lines", list[str]()
+    backend, decode = journal._File(str(file)), journal._DECODER.decode
 
-    def noted(line: bytes, **options: Any) -> Any:
+    def noted(line: str) -> Any:
         decoded.append(line)
-        return loads(line, **options)
+        return decode(line)
 
-    monkeypatch.setattr(json, "loads", noted)
+    monkeypatch.setattr(journal._DECODER, "decode", noted)
     file.write_bytes(b'{"n":0}\n{"n":1}\n{"n"')
     assert [log["n"] for log in backend.read_logs(0)] == [0, 1]
     assert list(backend.read_logs(2)) == []

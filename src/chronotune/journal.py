@@ -67,7 +67,7 @@ class _File(JournalFileBackend):
                     return
                 if (number := number + 1) > log_number_from:
                     try:
-                        log = json.loads(line, object_pairs_hook=_with_shared_keys)
+                        log = _DECODER.decode(line.decode())
                     except json.JSONDecodeError:
                         if not file.readline():  # on a network's disk the length can come before the content
                             return
@@ -101,6 +101,9 @@ class _File(JournalFileBackend):
 def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a line: the names of metrics and attributes are the same in all results, and are kept once."""
     return {sys.intern(key): value for key, value in pairs}
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_with_shared_keys)
 
 
 def _write(file: RawIOBase, content: bytes) -> None:
