@@ -163,7 +163,7 @@ def sweep(directory: Path, recipe: Recipe, times: Times, trainable: type = Insta
     with Lease(directory):
         (directory / "recipe.yaml").write_text(dump_recipe(recipe))
         study = Study.create(directory, directory.name, attributes_of(recipe))
-        with Mirror(directory, recipe.tracking) as mirror, timed(times):
+        with Mirror(directory, recipe.tracking, read=study.shared) as mirror, timed(times):
             drive(study, Assignment(recipe, data, directory), lambda: mirror.report.results, trainable)
             mirror.flush(timeout=600)
         study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +129,59 @@ def test_optuna_reads_and_writes_the_same_file(tmp_path: Path) -> None:
     optuna.load_study(study_name="x", storage=stored[1]).set_user_attr("more", 1)
     again = optuna.load_study(study_name="x", storage=optuna.storages.JournalStorage(JournalFileBackend(str(ours))))
     assert (again.best_value, again.user_attrs) == (1.5, {"umlaut": "ä\n"})
+
+
+def test_reading_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is decoded twice, one that is being written waits, and whoever asks for earlier ones gets them."""
+    file, decoded = tmp_path / "lines", list[str]()
+    backend, decode = journal._File(str(file)), journal._DECODER.decode
+
+    def noted(line: str) -> Any:
+        decoded.append(line)
+        return decode(line)
+
+    monkeypatch.setattr(journal._DECODER, "decode", noted)
+    file.write_bytes(b'{"n":0}\n{"n":1}\n{"n"')
+    assert [log["n"] for log in backend.read_logs(0)] == [0, 1]
+    assert list(backend.read_logs(2)) == []
+    with file.open("ab") as more:
+        more.write(b':2}\n{"n":3}\n')
+    assert [log["n"] for log in backend.read_logs(2)] == [2, 3]
+    assert len(decoded) == 4
+    assert [log["n"] for log in backend.read_logs(1)] == [1, 2, 3]
+    assert [log["n"] for log in backend.read_logs(4)] == []
+
+
+def test_a_line_that_refuses_to_be_applied_is_not_read_again(tmp_path: Path) -> None:
+    """Optuna counts it as read and raises; the next reading begins behind it."""
+    file = tmp_path / "lines"
+    file.write_bytes(b'{"n":0}\n{"n":1}\n{"n":2}\n')
+    backend = journal._File(str(file))
+    assert next(backend.read_logs(0)) == {"n": 0}
+    assert [log["n"] for log in backend.read_logs(1)] == [1, 2]
+
+
+def test_a_line_that_is_none_ends_the_reading_only_while_it_is_the_last(tmp_path: Path) -> None:
+    """As with Optuna's own backend."""
+    file = tmp_path / "lines"
+    for backend in (journal._File(str(file)), JournalFileBackend(str(file))):
+        file.write_bytes(b'{"n":0}\n\0\0\0\n')
+        assert list(backend.read_logs(0)) == [{"n": 0}]
+        with file.open("ab") as more:
+            more.write(b'{"n":2}\n')
+        with pytest.raises(json.JSONDecodeError):
+            list(backend.read_logs(1))
+
+
+def test_names_in_results_are_kept_once(tmp_path: Path) -> None:
+    """Those of metrics and attributes are the same in all results of thousands of trials."""
+    study = new_study(tmp_path)
+    for _ in range(2):
+        study.record(ask(study), result(3, 0.5))
+    for reading in (study.read(), Reader(tmp_path).read()):
+        first, second = ([*trial.results[0].metrics, *trial.results[0].attributes] for trial in reading.trials)
+        assert first
+        assert all(one is other for one, other in zip(first, second, strict=True))
 
 
 def test_another_storage_has_nothing_to_wait_for() -> None:

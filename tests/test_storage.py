@@ -73,6 +73,7 @@ def test_a_reader_follows_and_lists(url: str, tmp_path: Path) -> None:
     """`ls` and a mirror's reader see what is written later, the finalists and infinite scores too, as Optuna does."""
     study = in_database(tmp_path / "small", url)
     reader = Reader(tmp_path / "small")
+    assert study.shared is None  # the driver's connection waits for a server that is away
     assert reader.read().trials == ()
     for score in (float("inf"), 0.5):
         number = ask(study)

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray.tune import PlacementGroupFactory
 from ray.tune.error import TuneError
+from ray.tune.experiment import Trial
 from ray.tune.tune import _setup_signal_catching
 
 from chronotune import tuner
@@ -24,7 +26,7 @@ from chronotune.repeats import FinalistSearcher
 from chronotune.search import LAST, MAX_WORKER_DEATHS, StudySearcher, scheduler, was_stopped
 from chronotune.study import Study
 from chronotune.trial import Assignment
-from chronotune.tuner import SPENT, RemoteWorker, _Recorder, _was_interrupted, keep_keys_off_the_wire
+from chronotune.tuner import SPENT, RemoteWorker, _forget, _Recorder, _was_interrupted, keep_keys_off_the_wire
 from sweep_parts import ask, new_study, result, small_recipe
 
 
@@ -46,6 +48,25 @@ def test_no_key_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     after = variables(type("After", (), {}))
     assert not [name for name in after if name.startswith("AWS_")]
     assert after[class_cache.RAY_CHDIR_TO_TRIAL_DIR] == "sesame"
+
+
+def test_little_is_kept_of_a_trial_that_has_ended(tmp_path: Path) -> None:
+    """Neither results nor parameters, and equal requests for resources once; Tune can still write it down."""
+    requests: dict[Any, Any] = {}
+    ended = [Trial("any", stub=True, evaluated_params={"learning_rate": 1e-3}) for _ in range(2)]
+    for trial in ended:
+        trial.placement_group_factory = PlacementGroupFactory([{"CPU": 1}])
+        trial.update_last_result({"windows_seen": 27, "metrics": {"sql": 0.5}})
+        _forget(trial, requests)
+        assert trial.last_result.keys() == {"done", "trial_id"}
+        assert not trial.metric_analysis
+        assert not trial.evaluated_params
+        assert "sql" not in "".join(trial.get_json_state())
+    assert ended[0].placement_group_factory is ended[1].placement_group_factory
+    other = Trial("any", stub=True)
+    other.placement_group_factory = PlacementGroupFactory([{"CPU": 2}])
+    _forget(other, requests)
+    assert other.placement_group_factory == PlacementGroupFactory([{"CPU": 2}])
 
 
 @pytest.mark.parametrize(("minutes", "wants_more"), [(1.0, False), (3.0, True), (None, True)])

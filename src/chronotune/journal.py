@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import RawIOBase
 from pathlib import Path
@@ -43,6 +44,7 @@ def together(storage: BaseStorage, synced: bool = True) -> AbstractContextManage
 class _File(JournalFileBackend):
     def __init__(self, path: str) -> None:
         self._path, self._mutex, self._waits = path, JournalFileSymlinkLock(path), True
+        self._read = 0, 0  # lines, and their bytes: Optuna's own backend keeps the place of every line
         super().__init__(path, self._mutex)
 
     @contextmanager
@@ -54,6 +56,25 @@ class _File(JournalFileBackend):
             self._waits = True
             if synced:
                 self._sync()
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Lines from that number on; a last one that is still being written is left for the next time."""
+        number, place = self._read if self._read[0] <= log_number_from else (0, 0)
+        with open(self._path, "rb") as file:
+            file.seek(place)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                if (number := number + 1) > log_number_from:
+                    try:
+                        log = _DECODER.decode(line.decode())
+                    except json.JSONDecodeError:
+                        if not file.readline():  # on a network's disk the length can come before the content
+                            return
+                        raise
+                self._read = number, (place := place + len(line))
+                if number > log_number_from:
+                    yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines, all or none, and wait for the disk unless they are written together with others."""
@@ -75,6 +96,14 @@ class _File(JournalFileBackend):
     def _sync(self) -> None:
         with open(self._path, "rb") as file:
             os.fsync(file.fileno())
+
+
+def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a line: the names of metrics and attributes are the same in all results, and are kept once."""
+    return {sys.intern(key): value for key, value in pairs}
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_with_shared_keys)
 
 
 def _write(file: RawIOBase, content: bytes) -> None:

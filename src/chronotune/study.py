@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
-from chronotune.journal import together
+from chronotune.journal import Journal, together
 from chronotune.lease import is_alive, read_holder
 from chronotune.proposal import Proposal
 from chronotune.records import FINALISTS, Reading, Result, State, TrialRecord, by_score, winner
@@ -227,6 +227,11 @@ class Study:
         """The study as it is now."""
         return _reading(self._storage, self._study, self._ended)
 
+    @property
+    def shared(self) -> Callable[[], Reading] | None:
+        """`read`, for another thread; None for a database: while it is away its driver waits, and no reader does."""
+        return self.read if isinstance(self._storage, Journal) else None
+
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._id(number))
 
@@ -300,9 +305,10 @@ def _records(trials: Iterable[FrozenTrial], ended: dict[int, TrialRecord]) -> li
     """Trials of one study; `ended` remembers those that change no more, so that each is made into a record once."""
     found = []
     for frozen in trials:
-        record = ended.get(frozen.number) or _record(frozen)
-        if frozen.state.is_finished():
-            ended[frozen.number] = record
+        if (record := ended.get(frozen.number)) is None:
+            record = _record(frozen)
+            if frozen.state.is_finished():
+                ended[frozen.number] = record
         found.append(record)
     return found
 

@@ -241,7 +241,8 @@ class _Sweep:
         """Search, train the finalists again, then name the winner and evaluate it."""
         reading = self.study.read()
         self._tell("began", self.directory, self.recipe, self.dataset, reading)
-        halting, mirror = halting_when_unwritable(self.directory), Mirror(self.directory, self.recipe.tracking)
+        halting = halting_when_unwritable(self.directory)
+        mirror = Mirror(self.directory, self.recipe.tracking, read=self.study.shared)
         with explained(self.recipe.storage), terminated_like_interrupted(), halting, mirror:
             fit, whole = partial(slots, self.recipe.cluster), False
             self._gauges = Gauges(self.directory.name, reading, fit, lambda: mirror.report.results)

@@ -175,11 +175,21 @@ def _name(trial: Any) -> str:
     return "zero-shot" if number is None else f"{'finalist' if 'seed' in trial.config else 'trial'}-{number}"
 
 
-def _forget(trial: Any) -> None:
-    """Drop what Tune keeps of an ended trial for as long as the search lasts: running means of its every number."""
-    metadata = getattr(trial, "run_metadata", None)  # Tune's own affair: another version may keep it elsewhere
+def _forget(trial: Any, requests: dict[Any, Any]) -> None:
+    """Drop what Tune keeps of an ended trial for as long as the search lasts, but nobody asks for.
+
+    That is its last result, running means of its every number, its flattened parameters, and its own request for
+    resources, in whose place it gets the first in `requests` that is equal.
+    """
+    metadata: Any = getattr(trial, "run_metadata", None)  # Tune's own affair: another version may keep it elsewhere
     for kept in ("metric_analysis", "metric_n_steps"):
         getattr(metadata, kept, {}).clear()
+    if hasattr(metadata, "last_result"):
+        metadata.last_result = {"done": True}  # not empty: in place of that Tune would ask the worker
+    if hasattr(trial, "evaluated_params"):
+        trial.evaluated_params = {}
+    if request := getattr(trial, "placement_group_factory", None):
+        trial.placement_group_factory = requests.setdefault(request, request)
 
 
 class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
@@ -198,6 +208,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         self._assignment, self._minutes, self._began = assignment, minutes, time.monotonic()
         self._spent_before = study.attribute(SPENT) or 0.0
         self._failure: Exception | None = None  # why the sweep cannot go on
+        self._requests: dict[Any, Any] = {}  # for resources, as Tune's trials have them: equal ones once
         self._mind_the_time()  # earlier drivers may have spent it all
 
     def __getstate__(self) -> dict[str, Any]:
@@ -231,7 +242,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]  # ray ships no types
         """The searcher has told the study how the trial ended; what it leaves on disk and in Tune is not needed."""
         try:
             self._tidy()
-            _forget(trial)
+            _forget(trial, self._requests)
             with self._study.together(synced=False):  # seconds, if the machine goes down: the next result is waited for
                 self.note_spent()
             self._lend()

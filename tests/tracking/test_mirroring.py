@@ -14,7 +14,7 @@ from tracking_parts import FULL, SECRET, FakeSweep, Store, first_contact, whole_
 from chronotune.config.recipe import Tracking
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import Lease
-from chronotune.study import Result
+from chronotune.study import Reading, Result
 from chronotune.tracking import Mirror, MirrorReport, mirror, mirror_again, mirroring, runs
 from chronotune.tracking.content import MirroredRun
 
@@ -183,6 +183,30 @@ def test_a_running_sweep_is_followed(tmp_path: Path, store: Store) -> None:
     assert watching.report.trouble is None
     assert len(store.client.get_metric_history(store.runs()["trial 0000"].info.run_id, "sql")) == 3
     assert {run.info.status for run in store.runs().values()} == {"FINISHED"}
+
+
+def test_beside_its_driver_it_reads_what_that_has_read(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal is in memory once: no reader of the mirror's own, also when MLflow was away in between."""
+    sweep, threads = FakeSweep(tmp_path / "sweep"), set[str]()
+    number, shared, failing = sweep.trial(0.9), sweep.study.shared, [True]
+    assert shared is not None
+
+    def read() -> Reading:
+        threads.add(threading.current_thread().name)
+        if failing:
+            raise ConnectionError(failing.pop())
+        return shared()
+
+    monkeypatch.setattr(mirroring, "Reader", None)
+    with Mirror(sweep.directory, store.tracking, read=read, every=0.05) as watching:
+        _until(lambda: len(store.points()) == 5)
+        sweep.results(number, (0.9, 0.8))
+        _until(lambda: len(store.points()) == 10)
+    assert watching.report.trouble is None
+    assert threads == {"mlflow-mirror"}
+    assert store.runs()["trial 0000"].info.status == "KILLED"
 
 
 def test_nothing_stays_running_once_nobody_drives(tmp_path: Path, store: Store) -> None:

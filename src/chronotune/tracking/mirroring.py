@@ -64,7 +64,7 @@ def mirror(directory: Path, tracking: Tracking) -> MirrorReport:
     """
     if not tracking.enabled:
         return MirrorReport()
-    copier = _Copier(directory, tracking, Reader(directory))
+    copier = _Copier(directory, tracking, Reader(directory).read)
     holder = read_holder(directory)
     copier.persist(driven=holder is not None and is_alive(holder))
     return copier.report
@@ -99,6 +99,7 @@ class Mirror:
     Args:
         directory: The sweep's folder.
         tracking: Where to mirror it; when not `enabled`, nothing happens.
+        read: Reads its study from the mirror's thread, as `Study.shared` does; None for a reader of its own.
         say: Takes the one line that is said at the end when MLflow lacks part of the sweep.
         every: Seconds between looks at the study; grows while there is nothing new, or nobody to tell.
 
@@ -111,10 +112,11 @@ class Mirror:
         directory: Path,
         tracking: Tracking,
         *,
+        read: Callable[[], Reading] | None = None,
         say: Callable[[str], None] = log.warning,
         every: float = 2.0,
     ) -> None:
-        self._copier = _Copier(directory, tracking) if tracking.enabled else None
+        self._copier = _Copier(directory, tracking, read) if tracking.enabled else None
         self._say, self._every = say, every
         self._patience = _UPLOAD_SECONDS if tracking.upload_weights else LAST_SECONDS
         self._ending = threading.Event()
@@ -191,10 +193,11 @@ class _Brought:
 class _Copier:
     """Copies a study to MLflow again and again and remembers what is there; after a failure it looks afresh."""
 
-    def __init__(self, directory: Path, tracking: Tracking, reader: Reader | None = None) -> None:
+    def __init__(self, directory: Path, tracking: Tracking, read: Callable[[], Reading] | None = None) -> None:
         self._directory, self._experiment, self._uri = directory.resolve(), tracking.experiment, resolve_uri(tracking)
         prepare_environment()
-        self._reader, self._tracking = reader, tracking
+        self._given, self._tracking = read, tracking
+        self._read: Callable[[], Reading] | None = None
         self._runs: Runs | None = None
         self._brought = _Brought()
         self._points = self._results = 0
@@ -230,7 +233,7 @@ class _Copier:
         try:
             self._copy(driven)
         except Exception as error:  # whatever MLflow, the network or a file raises: the sweep goes on
-            self._reader, self._runs, self._brought = None, None, _Brought()
+            self._read, self._runs, self._brought = None, None, _Brought()
             self._settle(_reason(error).replace(self._uri, masked(self._uri)))
         else:
             self._settle(None)
@@ -241,8 +244,8 @@ class _Copier:
             self._trouble = trouble
 
     def _copy(self, driven: bool) -> None:
-        self._reader = self._reader or Reader(self._directory)
-        reading = self._reader.read()
+        self._read = self._read or self._given or Reader(self._directory).read
+        reading = self._read()
         if self._runs is None:
             self._runs = Runs(self._uri, self._experiment, sweep_id(reading))
             self._registry = Registry(self._runs, self._tracking)
