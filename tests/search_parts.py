@@ -35,6 +35,8 @@ class FakeTune:
         self.started, self.untold = 0, False
         self.curve: Callable[[dict[str, Any], int], float] = _curve
         """The score of a point after so many windows."""
+        self.fails: Callable[[dict[str, Any]], bool] = lambda _: False
+        """Whether a point fails before its first result."""
         self.failing: set[int] = set()
         """Numbers of the trials that fail after their first rung."""
 
@@ -68,6 +70,9 @@ class FakeTune:
         trial = SimpleNamespace(trial_id=trial_id)
         self.asha.on_trial_add(None, trial)
         past = {r.windows_seen for r in self.study.trial(proposal["number"]).results}
+        if self.fails(proposal["hyperparameters"]):
+            self.searcher.on_trial_complete(trial_id, {"failed": "out of memory"})
+            return left
         for rung in self.recipe.rungs:
             if rung in past:
                 continue

@@ -9,7 +9,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from chronotune.extrapolation import at_full_budget
+from chronotune.errors import WORKER_LOST
+from chronotune.extrapolation import SHOWN_WAITING, at_full_budget
 
 RUNGS = (10, 30, 90)
 RATE = FloatDistribution(0, 1)
@@ -50,18 +51,32 @@ def test_the_best_score_so_far_counts() -> None:
     assert _values(_trial({10: 3, 30: 4, 90: 5}, TrialState.COMPLETE), _trial({10: 7})) == [3, 7]
 
 
-def test_results_between_the_rungs_count_where_the_next_rung_was_reached() -> None:
-    """As in a study whose rungs were others: an earlier sweep's."""
-    assert _values(_trial({5: 4, 12: 6, 90: 3}, TrialState.COMPLETE), _trial({10: 8, 20: 7})) == [3, 8 + 0 - 1]
-
-
 def test_a_running_trial_counts_by_what_it_reached_and_else_stays_running() -> None:
-    """A Gaussian process expects nothing new where somebody is at work; a failed trial says nothing."""
+    """A Gaussian process expects nothing new where somebody is at work."""
     begun, fresh = _trial({10: 2}, TrialState.RUNNING), _trial({}, TrialState.RUNNING, rate=0.25)
-    failed = _trial({10: 1}, TrialState.FAIL)
-    seen = at_full_budget([failed, begun, fresh], RUNGS, {})
+    seen = at_full_budget([begun, fresh], RUNGS, {})
     assert [(one.state, one.value) for one in seen] == [(TrialState.COMPLETE, 2), (TrialState.RUNNING, None)]
     assert seen[1].params == {"rate": 0.25}
+
+
+def test_of_many_that_wait_for_a_score_the_newest_are_shown() -> None:
+    """Each makes a proposal dearer."""
+    waiting = [_trial({}, TrialState.RUNNING, rate=n / 100) for n in range(40)]
+    seen = at_full_budget([_trial({10: 2}), *waiting], RUNGS, {})
+    assert [one.params["rate"] for one in seen] == [0.5, *(n / 100 for n in range(40 - SHOWN_WAITING, 40))]
+
+
+def test_a_trial_that_failed_counts_as_much_as_the_worst() -> None:
+    """Also after a good result. A lost worker is not the point's fault; without a score there is no worst."""
+    failed, late, lost = (_trial(scores, TrialState.FAIL) for scores in ({}, {10: 1.0}, {}))
+    lost.set_user_attr("reason", WORKER_LOST)
+    assert _values(failed, _trial({10: 2}), late, lost, _trial({10: 3})) == [2, 3, 3, 3]
+    assert _values(failed, late) == []
+
+
+def test_a_curve_without_the_first_rung_is_no_curve() -> None:
+    """It cannot be compared with the others."""
+    assert _values(_trial({20: 1, 90: 1}, TrialState.COMPLETE), _trial({10: 3})) == [3]
 
 
 def test_a_score_that_is_no_number_is_no_score() -> None:

@@ -157,45 +157,6 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def test_a_gaussian_process_learns_from_trials_that_were_stopped(tmp_path: Path) -> None:
-    """On a smooth curve what it proposes after its startup trials is far better at the first rung than chance."""
-
-    def scores(sampler: str) -> list[float]:
-        search = {"sampler": sampler, "startup_trials": 4}
-        recipe = small_recipe(budget={"trials": 16, "windows": 27}, search=search)
-        study = new_study(_made(tmp_path / sampler), recipe)
-        FakeTune(study, recipe).run()
-        assert {trial.hyperparameters.mode for trial in study.trials if trial.hyperparameters} == {"full", "lora"}
-        assert sum(trial.state == "pruned" for trial in study.trials) >= 6
-        return [trial.results[0].objective for trial in study.trials]
-
-    learnt, drawn = scores("gp"), scores("random")
-    assert learnt[:4] == drawn[:4], "the startup trials are random ones"
-    assert sum(learnt[4:]) < 0.8 * sum(drawn[4:])
-
-
-def test_a_gaussian_process_learns_what_only_some_trials_have(tmp_path: Path) -> None:
-    """The rank of LoRA: where one is much better than the others and than full, it is proposed nearly always."""
-    recipe = small_recipe(budget={"trials": 28, "windows": 27}, search={"startup_trials": 12})
-    study = new_study(tmp_path, recipe)
-    tune = FakeTune(study, recipe)
-    tune.curve = lambda point, windows: {None: 3, 2: 5, 4: 1}[point["lora_rank"]] + 1 / windows
-    tune.run()
-    ranks = [trial.hyperparameters.lora_rank for trial in study.trials if trial.hyperparameters]
-    assert set(ranks[:12]) == {None, 2, 4}
-    assert ranks[12:].count(4) >= 12
-
-
-def test_a_long_sweep_is_continued_by_tpe() -> None:
-    """A Gaussian process takes the longer the more trials it knows, those of earlier sweeps included."""
-    recipe, until = small_recipe(), proposing.GAUSSIAN_UNTIL
-    assert isinstance(proposing.sampler(recipe, until - 1), optuna.samplers.GPSampler)
-    assert proposing.shown(recipe, until - 1)
-    for known in [(until, 0), (0, until)]:
-        assert isinstance(proposing.sampler(recipe, *known), optuna.samplers.TPESampler)
-        assert proposing.shown(recipe, *known) is None
-
-
 def _imports(count: int) -> list[dict[str, Any]]:
     """Results of an earlier sweep: best where the learning rate is about 5e-3 with LoRA of rank 4."""
     rates = [10 ** (-4 + 2 * n / (count - 1)) for n in range(count)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
@@ -27,9 +27,11 @@ class Proposal:
     beside: Sequence[FrozenTrial] = ()
     """Trials that the sampler learns from as if they were of the study, which they do not become."""
     points: Sequence[Values] = ()
-    """All of a finite space: none is tried twice, as a sampler would propose before long."""
+    """All of a finite space, to fall back on."""
     shown: Callable[[Sequence[FrozenTrial]], Sequence[FrozenTrial]] | None = None
     """What the sampler sees in place of the trials; None for the trials as they are."""
+    seed: int = 0
+    """Of what is drawn by chance where the sampler knows nothing new."""
 
     @property
     def is_plain(self) -> bool:
@@ -39,21 +41,21 @@ class Proposal:
     def choose(self, trials: Sequence[FrozenTrial], tried: Collection[Hyperparameters]) -> optuna.Trial:
         """The trial after `trials`, drawn in a study in memory; it says what to take over, and is no trial of ours.
 
-        One of a finite space that was `tried` gives way to the first of `points` that was not, if there is one with
-        what is given, and else to the first of all.
+        What was `tried` gives way to something by chance; of a finite space to the first of `points` that was not
+        tried, if there is one with what is given, and else to the first of all.
         """
         study = optuna.create_study(sampler=self.sampler)
         past = [*self.beside, *trials]
         study.add_trials(self.shown(past) if self.shown else past)
         given = self.given or {}
-        proposals, alike = repeat(given, ATTEMPTS), (point for point in self.points if matches(point, given))
-        for attempt, values in enumerate(chain(proposals, alike, self.points)):
+        rest = [*(point for point in self.points if matches(point, given)), *self.points]
+        for attempt, values in enumerate([*repeat(given, ATTEMPTS), *(rest or [given])]):
             if attempt == ATTEMPTS:
-                study.sampler = RandomSampler()  # all is given from here on
+                study.sampler = RandomSampler(seed=self.seed)  # of a point all is given
             if values:
                 study.enqueue_trial(dict(values))
             trial = study.ask()
-            if self.draw(trial) not in tried or not self.points:
+            if self.draw(trial) not in tried:
                 break
             # it stays running: a Gaussian process does not expect anything new where somebody is at work
         return trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from chronotune.config.points import Values, grid, matches
 from chronotune.config.recipe import Recipe
-from chronotune.config.search import SearchConfig
-from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, Scalar, SearchSpace, extremes
+from chronotune.config.space import Choice, Fixed, FloatRange, Hyperparameters, IntRange, Scalar, SearchSpace
 from chronotune.extrapolation import at_full_budget
+
+log = logging.getLogger("chronotune.sampler")
 
 GAUSSIAN_UNTIL = 200
 """Known trials from which on `gp` proposes by `tpe`: by then a Gaussian process takes a third of a second."""
@@ -85,41 +88,67 @@ def grid_in_order(space: SearchSpace, seed: int, first: Sequence[Values]) -> lis
     return sorted(shuffled, key=lambda point: next((i for i, one in enumerate(first) if matches(point, one)), math.inf))
 
 
+def seed_of(recipe: Recipe, number: int) -> int:
+    """The seed of trial `number`, whatever came before it."""
+    return int(np.random.SeedSequence([recipe.seed, number]).generate_state(1)[0])
+
+
 def sampler(recipe: Recipe, number: int, beside: int = 0) -> optuna.samplers.BaseSampler:
     """The sampler that proposes trial `number`, seeded by it alone; `beside` trials of earlier sweeps are known too."""
-    config, own_seed = recipe.search, int(np.random.SeedSequence([recipe.seed, number]).generate_state(1)[0])
+    config, seed = recipe.search, seed_of(recipe, number)
     if config.sampler in ("random", "grid"):  # a point of a grid leaves nothing to draw
-        return optuna.samplers.RandomSampler(seed=own_seed)
-    if _is_gaussian(config, number + beside):
+        return optuna.samplers.RandomSampler(seed=seed)
+    if config.sampler == "gp" and number + beside < GAUSSIAN_UNTIL:
         # no warning each time of what is drawn at random: a parameter that no trial has yet
-        return optuna.samplers.GPSampler(
-            seed=own_seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False
-        )
+        return _GPSampler(seed=seed, n_startup_trials=config.startup_trials, warn_independent_sampling=False)
     with warnings.catch_warnings():
         # group=True is marked experimental; without it conditional parameters fall out of the joint model
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(
-            seed=own_seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
+            seed=seed, multivariate=True, group=True, n_startup_trials=config.startup_trials
         )
 
 
-def shown(recipe: Recipe, number: int, beside: int = 0) -> Callable[[Sequence[FrozenTrial]], list[FrozenTrial]] | None:
-    """What that sampler sees in place of the trials: for a Gaussian process their expected scores at full budget."""
-    if not _is_gaussian(recipe.search, number + beside):
+class _GPSampler(optuna.samplers.GPSampler):
+    """Optuna's, with the same digits on any number of cores, and by chance where its numerics give up."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As Optuna's; nothing after an error, so that every parameter is drawn at random."""
+        import torch
+
+        threads, verbosity = torch.get_num_threads(), optuna.logging.get_verbosity()
+        torch.set_num_threads(1)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # a fit that did not converge is fitted more simply
+        try:
+            return super().sample_relative(study, trial, search_space)
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            log.warning("trial %d is drawn at random, the Gaussian process failed: %s", trial.number, error)
+            return {}
+        finally:
+            torch.set_num_threads(threads)
+            optuna.logging.set_verbosity(verbosity)
+
+
+def shown(
+    by: optuna.samplers.BaseSampler, recipe: Recipe
+) -> Callable[[Sequence[FrozenTrial]], list[FrozenTrial]] | None:
+    """What a sampler sees in place of the trials: for a Gaussian process their expected scores at full budget."""
+    if not isinstance(by, optuna.samplers.GPSampler):
         return None
     absent = {
-        name: (_middle(parameter), _distribution(parameter))
+        name: (_stand_in(parameter), _distribution(parameter))
         for name, parameter in recipe.search_space.parameters.items()
         if parameter.when and not isinstance(parameter, Fixed)
     }
     return partial(at_full_budget, rungs=recipe.rungs, absent=absent)
 
 
-def _is_gaussian(config: SearchConfig, known: int) -> bool:
-    return config.sampler == "gp" and known < GAUSSIAN_UNTIL
-
-
-def _middle(parameter: FloatRange | IntRange | Choice) -> Scalar:
-    """What stands for a parameter where it does not apply."""
-    values: list[Scalar] = extremes(parameter)
-    return values[len(values) // 2]
+def _stand_in(parameter: FloatRange | IntRange | Choice) -> Scalar:
+    """A value from the middle of a parameter, for where it does not apply."""
+    if isinstance(parameter, Choice):
+        return parameter.values[len(parameter.values) // 2]
+    if isinstance(parameter, IntRange):
+        return parameter.low + (parameter.high - parameter.low) // (2 * parameter.step) * parameter.step
+    return (parameter.low + parameter.high) / 2

@@ -21,7 +21,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.errors import WORKER_LOST
 from chronotune.proposal import Proposal
 from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
-from chronotune.sampler import draw, grid_in_order, imported, sampler, shown
+from chronotune.sampler import draw, grid_in_order, imported, sampler, seed_of, shown
 from chronotune.study import Study, TrialRecord
 
 FIRST = "first"
@@ -281,9 +281,8 @@ class StudySearcher(RecordedSearcher):
         return f"the best has not improved for {self._recipe.budget.patience} trials (budget.patience)"
 
     def _how(self, number: int) -> Proposal:
-        """How trial `number` is drawn: no point of a finite space twice, they run short."""
+        """How trial `number` is drawn."""
         given = self._first[number] if number < len(self._first) else {}
-        known = number, len(self._imports)
-        return Proposal(
-            sampler(self._recipe, *known), self._draw, given, self._imports, self._points, shown(self._recipe, *known)
-        )
+        by = sampler(self._recipe, number, len(self._imports))
+        seed = seed_of(self._recipe, number)
+        return Proposal(by, self._draw, given, self._imports, self._points, shown(by, self._recipe), seed)

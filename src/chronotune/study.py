@@ -141,7 +141,7 @@ class Study:
         A sampler draws one parameter after the other, so all are drawn anew, in memory, and those that are missing
         are taken over. Where other trials have ended since, that can be another point: then only the rest is drawn.
         """
-        self._study.sampler = by.sampler
+        self._study.sampler = by.sampler if by.is_plain else optuna.samplers.RandomSampler(seed=by.seed)
         cut_off = self._frozen(number)
         if cut_off.state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
             self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
