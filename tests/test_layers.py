@@ -61,7 +61,8 @@ IMPORTERS = {
     "optuna": "extrapolation journal page.* proposal sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
-    "torch": "attention checkpoint device ema finetune forecaster lstm members pretrained sampler threads trainable trial",
+    "torch": "attention checkpoint device ema finetune forecaster lstm members pretrained sampler threads trainable "
+    "trial",
     "chronos": "attention finetune forecaster pretrained trainable trial validation",
     "transformers": "pretrained",
     "peft": "trainable",
