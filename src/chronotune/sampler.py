@@ -124,7 +124,7 @@ class _GPSampler(optuna.samplers.GPSampler):
         try:
             return super().sample_relative(study, trial, search_space)
         except (ValueError, RuntimeError, ArithmeticError) as error:
-            log.warning("trial %d is drawn at random, the Gaussian process failed: %s", trial.number, error)
+            log.warning("the next trial is drawn at random: the Gaussian process failed: %s", error)
             return {}
         finally:
             torch.set_num_threads(threads)
