@@ -1,0 +1,88 @@
+"""Linear layers computed by oneDNN, on processors where torch's first choice for them is slow.
+
+On a CPU torch multiplies 32-bit matrices by MKL, which keeps its AVX-512 kernels for Intel's processors. oneDNN, part
+of torch too, has no such preference: on an AMD EPYC with AVX-512 it is more than twice as fast. It adds up in another
+order, so results differ in the last places, as they do between processors anyway.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CPUINFO = Path("/proc/cpuinfo")
+SMALLEST = 32
+"""Fewest inputs and outputs of a layer that oneDNN gets: not LoRA's thin ones."""
+
+
+@functools.cache
+def is_faster() -> bool:
+    """Whether this machine's 32-bit products are faster by oneDNN: AVX-512, and known not to be Intel's (on Linux)."""
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    if not has_both or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return is_wide and CPUINFO.exists() and "GenuineIntel" not in CPUINFO.read_text()
+
+
+@contextmanager
+def linear_layers(model: nn.Module) -> Iterator[None]:
+    """Inside the block, forward passes of this model's linear layers go by oneDNN where that is faster.
+
+    Backward passes may follow outside. Only the `forward`s of these instances are replaced, and put back afterwards.
+    Layers whose numbers are not 32-bit floats on a CPU stay as they are.
+    """
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear] if is_faster() else []
+    layers = [layer for layer in layers if min(layer.weight.shape) >= SMALLEST and "forward" not in vars(layer)]
+    for layer in layers:
+        vars(layer)["forward"] = functools.partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["forward"]
+
+
+def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    numbers = {(one.device.type, one.dtype) for one in (inputs, layer.weight)}
+    if numbers != {("cpu", torch.float32)} or torch.is_autocast_enabled("cpu"):
+        return functional.linear(inputs, layer.weight, layer.bias)
+    product: Tensor = _Linear.apply(inputs, layer.weight, layer.bias)
+    return product
+
+
+class _Linear(torch.autograd.Function):  # type: ignore[misc]  # torch does not type it
+    """`functional.linear`; torch has no gradient for the product that its compiler uses."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        return _product(inputs.contiguous(), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (of_output,), (inputs, weight) = gradients, ctx.saved_tensors
+        for_inputs, for_weight, for_bias = ctx.needs_input_grad
+        of_output = of_output.contiguous()
+        rows = of_output.flatten(0, -2)
+        return (
+            _product(of_output, weight.t()) if for_inputs else None,
+            _product(rows.t(), inputs.flatten(0, -2).t()) if for_weight else None,
+            rows.sum(0) if for_bias else None,
+        )
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The product of `left` and the transposed `right`, plus the bias."""
+    try:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    except RuntimeError:  # no room for its kernel: torch's own says so, if there is none for that either
+        product = functional.linear(left, right, bias)
+    return product
