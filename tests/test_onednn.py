@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor where it is."""
     monkeypatch.setattr(onednn, "is_faster", lambda: True)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_it_is_computed_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     with onednn.linear_layers(model):
         model(torch.randn(3, 64))
         with pytest.raises(RuntimeError):
-            model(torch.randn(3, 7))
+            model(torch.randn(3, 65))
     assert counted == [(32, 64)] * 2, "the thin layers stay torch's"
     model(torch.randn(3, 64))
     assert len(counted) == 2
@@ -109,6 +110,22 @@ def test_training_is_the_same_but_for_last_places(mode: str, monkeypatch: pytest
     ours, torchs = losses(True), losses(False)
     assert ours != torchs, "the last places tell that another library was at work"
     assert ours == pytest.approx(torchs, rel=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "products"), [(4, 0), (5, 1), (6, 1)])
+def test_small_products_stay_with_torch(rows: int, products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call would cost what they save."""
+    counted = list[Tensor]()
+
+    def counting(left: Tensor, *_: object) -> Tensor:
+        counted.append(left)
+        return left
+
+    monkeypatch.setattr(onednn, "_product", counting)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 5)
+    with onednn.linear_layers(layer := nn.Linear(64, 64)):
+        layer(torch.randn(rows, 64))
+    assert len(counted) == products
 
 
 @pytest.mark.parametrize("numbers", ["bfloat16", "autocast", "float64"])

@@ -20,6 +20,8 @@ from torch.nn import functional
 CPUINFO = Path("/proc/cpuinfo")
 SMALLEST = 32
 """Fewest inputs and outputs of a layer that oneDNN gets: not LoRA's thin ones."""
+FEWEST_ROWS = 256
+"""Of a product that oneDNN gets: below, the call costs what the product saves."""
 
 
 @functools.cache
@@ -39,8 +41,7 @@ def linear_layers(model: nn.Module) -> Iterator[None]:
     Backward passes may follow outside. Only the `forward`s of these instances are replaced, and put back afterwards.
     Layers whose numbers are not 32-bit floats on a CPU stay as they are.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear] if is_faster() else []
-    layers = [layer for layer in layers if min(layer.weight.shape) >= SMALLEST and "forward" not in vars(layer)]
+    layers = [layer for layer in model.modules() if _is_wide(layer)] if is_faster() else []
     for layer in layers:
         vars(layer)["forward"] = functools.partial(_forward, layer)
     try:
@@ -50,9 +51,16 @@ def linear_layers(model: nn.Module) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
+def _is_wide(layer: nn.Module) -> bool:
+    """Whether it is a linear layer on a CPU that has so many inputs and outputs, and that nobody else has changed."""
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
+        return False
+    return bool(layer.weight.device.type == "cpu" and min(layer.weight.shape) >= SMALLEST)
+
+
 def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    numbers = {(one.device.type, one.dtype) for one in (inputs, layer.weight)}
-    if numbers != {("cpu", torch.float32)} or torch.is_autocast_enabled("cpu"):
+    is_32_bit = inputs.dtype == layer.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not is_32_bit or inputs.numel() < FEWEST_ROWS * layer.in_features:
         return functional.linear(inputs, layer.weight, layer.bias)
     product: Tensor = _Linear.apply(inputs, layer.weight, layer.bias)
     return product
