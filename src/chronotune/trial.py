@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -392,4 +392,5 @@ def log_file(directory: Path, name: str) -> Iterator[TextIO]:
         yield file
     finally:
         root.removeHandler(handler)
-        file.close()
+        with suppress(OSError):  # a full disk: what must be written says so itself, a last line need not
+            file.close()
