@@ -289,7 +289,9 @@ class _Sweep:
         if before != (noted := {**noted, **(_summary(final) if final else {})}):  # another repeat may have ended since
             self.study.note("winner", noted)
         settle(self.directory, self.study, self.assignment, worker, self.dataset.panel)
-        prune(self.assignment.store, self.study.trials, self.recipe.budget.keep_checkpoints)
+        to_come = any_lost(reading)  # the next driver trains it, then chooses and averages anew
+        keep = self.recipe.checkpoints_at_work if to_come else self.recipe.budget.keep_checkpoints
+        prune(self.assignment.store, self.study.trials, keep)
         prune_all_but(self.assignment.store, reading.finalists, needed(reading))
         if not self._is_evaluated():
             evaluate_sweep(self.directory, self.study, self.recipe, self.dataset, worker.predict)

@@ -19,7 +19,8 @@ from place import NotAsPromisedError, Place
 
 from chronotune.catalog import entries
 from chronotune.data.sources import solar
-from chronotune.study import JOURNAL
+from chronotune.finalists import champion
+from chronotune.study import JOURNAL, read
 
 sys.path.append(str(Path(__file__).parents[1]))  # this is a script's folder: the tests' helpers are above it
 from mlflow_parts import NoServerError, kill_group, mlflow_server
@@ -60,15 +61,34 @@ def damaged_checkpoints(place: Place) -> Story:
 
 
 def damaged_winner(place: Place) -> Story:
-    """All checkpoints that the winner could be written from are damaged: it is trained again."""
-    place.run(code=-signal.SIGKILL, fault=MOMENTS["winner"])
-    left = place.remains()
+    """The checkpoint that the winner is to be written from is damaged: it is trained again."""
+    left = _killed_before_the_winner(place)
+    best = champion(read(place.sweep))
+    assert best is not None
+    assert best.median is not None
+    assert best.median.best is not None
+    _flip_a_byte(place.sweep / "checkpoints" / best.median.best.attributes["checkpoint"] / "weights.safetensors")
+    return _made_again(place, "killed, winner's checkpoint damaged, resumed", left)
+
+
+def damaged_ingredients(place: Place) -> Story:
+    """All checkpoints are damaged: the winner is trained again, the average that could challenge it is left out."""
+    left = _killed_before_the_winner(place)
     for weights in place.sweep.glob("checkpoints/**/weights.safetensors"):
         _flip_a_byte(weights)
+    return _made_again(place, "killed, all checkpoints damaged, resumed", left)
+
+
+def _killed_before_the_winner(place: Place) -> str:
+    place.run(code=-signal.SIGKILL, fault=MOMENTS["winner"])
+    return place.remains()
+
+
+def _made_again(place: Place, happened: str, left: str) -> Story:
     place.run("resume", "sweep")
     if not any("is trained again" in log.read_text() for log in place.sweep.glob("logs/finalists/*.log")):
         raise NotAsPromisedError("nothing was trained again")
-    return Story("killed, winner's checkpoint damaged, resumed", (place,), left)
+    return Story(happened, (place,), left)
 
 
 def _flip_a_byte(file: Path) -> None:
