@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from chronotune import onednn
 from chronotune.data.batches import draw_windows
 from engine_parts import (
     ALL,
@@ -114,6 +115,12 @@ def merged(weights: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any
             adapted = "base_layer.weight" in name
             plain[name.replace("base_layer.", "")] = values + 2 * weights[b] @ weights[a] if adapted else values
     return plain
+
+
+@pytest.fixture(autouse=True)
+def the_same_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's products are MKL's; Adam makes more of last places than the bounds. oneDNN: `test_onednn.py`."""
+    monkeypatch.setattr(onednn, "is_faster", lambda: False)
 
 
 @pytest.mark.parametrize("covariates", [(), PAST_ONLY, KNOWN, ALL], ids=["none", "past-only", "known-future", "all"])

@@ -18,8 +18,8 @@ LAYERS = {
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens memory catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster.* device ema endings extrapolation finetune "
-    "forecaster gauges journal lstm members pretrained proposal sampler search start storage stores study threads "
-    "trainable trees tracking.*",
+    "forecaster gauges journal lstm members onednn pretrained proposal sampler search start storage stores study "
+    "threads trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
     "serving standalone sweep train trial tuner validation",
     "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
@@ -43,6 +43,7 @@ SIDEWAYS = {
     ("finetune", "trainable"),
     ("finetune", "attention"),
     ("finetune", "ema"),
+    ("attention", "onednn"),
     ("forecaster", "attention"),
     ("forecaster", "device"),
     ("finetune", "device"),
@@ -61,8 +62,8 @@ IMPORTERS = {
     "optuna": "extrapolation journal page.* proposal sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
-    "torch": "attention checkpoint device ema finetune forecaster lstm members pretrained sampler threads trainable "
-    "trial",
+    "torch": "attention checkpoint device ema finetune forecaster lstm members onednn pretrained sampler threads "
+    "trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial validation",
     "transformers": "pretrained",
     "peft": "trainable",

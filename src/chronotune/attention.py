@@ -33,7 +33,7 @@ KNOWN_SOURCES = frozenset({"7cc9e2602259bbcd"})  # chronos-forecasting 2.3.2
 def inside_windows(model: Chronos2Model, *, rows: int | None = None, patches: int | None = None) -> Iterator[None]:
     """Inside the block, forward passes of this model take the shorter way; backward passes may follow outside.
 
-    Only two `forward`s of this instance are replaced, and put back afterwards: the library's classes, the state dict
+    Only `forward`s of this instance are replaced, and put back afterwards: the library's classes, the state dict
     and what is copied, pickled or saved outside the block are untouched. A batch whose windows differ in rows or do
     not lie one after the other, and any library of unknown source, take the library's own way.
 
@@ -48,8 +48,11 @@ def inside_windows(model: Chronos2Model, *, rows: int | None = None, patches: in
     if not is_known():
         yield
         return
+    from chronotune.onednn import linear_layers  # it imports torch
+
     shortcut = _Shortcut(model, rows, patches)
     with ExitStack() as stack:
+        stack.enter_context(linear_layers(model))
         stack.enter_context(_forward_of(model.encoder, shortcut.encode))
         stack.enter_context(_forward_of(model.output_patch_embedding, shortcut.project))
         yield
