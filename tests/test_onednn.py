@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor where it is."""
     monkeypatch.setattr(onednn, "is_faster", lambda: True)
-    monkeypatch.setattr(onednn, "OVERCOMMIT", Path("/none"))
+    monkeypatch.setattr(onednn, "may_be_refused", lambda: False)
     monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
 
 
@@ -47,17 +47,33 @@ def _inputs(kind: str) -> Tensor:
             return whole
         case "sliced":
             return whole[:, -3:]
+        case "one of each":
+            return whole[:, :1]
         case "transposed":
             return whole.transpose(0, 1)
         case _:
             return whole[0, 0].expand(4, 64)
 
 
+def _of_dense(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same, for contiguous matrices and transposed ones alone: of others it is a thousand times as slow."""
+
+    def checked(*matrices: Tensor) -> Tensor:
+        assert all(one.is_contiguous() or one.t().is_contiguous() for one in matrices[:2])
+        return product(*matrices)
+
+    return checked
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("kind", ["whole", "sliced", "transposed", "expanded"])
-def test_product_and_gradients_are_those_of_torch(kind: str, trained: bool, bias: bool) -> None:
+@pytest.mark.parametrize("kind", ["whole", "sliced", "one of each", "transposed", "expanded"])
+@pytest.mark.parametrize("loss", ["squares", "sum"])
+def test_product_and_gradients_are_those_of_torch(
+    loss: str, kind: str, trained: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the inputs' strides; also of a frozen layer, and where the gradient is one number for all."""
+    monkeypatch.setattr(onednn, "_product", _of_dense(onednn._product))
     torch.manual_seed(1)
     layer = nn.Linear(64, 48, bias=bias).requires_grad_(trained)
     found = []
@@ -70,7 +86,7 @@ def test_product_and_gradients_are_those_of_torch(kind: str, trained: bool, bias
                 outputs = layer(inputs)
         else:
             outputs = layer(inputs)
-        (outputs.square().sum() + outputs.sum()).backward()
+        (outputs.square() if loss == "squares" else outputs).sum().backward()
         gradients = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
         assert len(gradients) == (1 + bias if trained else 0)
         assert inputs.grad is not None
@@ -161,9 +177,42 @@ def test_an_unknown_machine_keeps_torchs_choice(asked_machine: Path) -> None:
     assert onednn.is_faster() is False
 
 
+def _kept(by_onednn: bool, trained: bool, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bytes of inputs that a product keeps for the backward pass."""
+    layer, kept = nn.Linear(64, 48).requires_grad_(trained), list[Tensor]()
+    monkeypatch.setattr(onednn, "is_faster", lambda: by_onednn)
+    inputs = torch.randn(4, 3, 64, requires_grad=True)
+    with onednn.linear_layers(layer), torch.autograd.graph.saved_tensors_hooks(kept.append, lambda one: one):
+        layer(inputs)
+    assert kept
+    return sum(one.nbytes for one in kept if one.untyped_storage().data_ptr() == inputs.data_ptr())
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_it_keeps_what_torch_keeps(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step takes is predicted: a frozen layer does not keep its inputs."""
+    ours, torchs = (_kept(by_onednn, trained, monkeypatch) for by_onednn in (True, False))
+    assert ours == torchs == (3072 if trained else 0)
+
+
+def test_results_may_be_changed_in_place_and_derived_once() -> None:
+    """As those of any layer; a second derivative is refused, where the product would say zero."""
+    layer, inputs = nn.Linear(64, 48), torch.randn(4, 3, 64, requires_grad=True)
+    with onednn.linear_layers(layer):
+        outputs = layer(inputs)
+    outputs += 1
+    [gradient] = torch.autograd.grad(outputs.square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("kind", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_it_is_left_where_memory_may_be_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It crashes when it gets none: a limit that is set between two steps counts for the second."""
+    monkeypatch.undo()
+    monkeypatch.setattr(onednn, "is_faster", lambda: True)
+    monkeypatch.setattr(onednn, "OVERCOMMIT", Path("/none"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
     layer = nn.Linear(64, 64)
     with onednn.linear_layers(layer):
         assert "forward" in vars(layer)
@@ -179,6 +228,8 @@ def test_a_system_that_never_overcommits_refuses(
     setting: str, refused: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The kernel's setting; where there is no such file, nothing is refused."""
+    monkeypatch.undo()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
     monkeypatch.setattr(onednn, "OVERCOMMIT", tmp_path / "overcommit_memory")
     assert not onednn.may_be_refused()
     onednn.OVERCOMMIT.write_text(f"{setting}\n")

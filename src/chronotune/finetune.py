@@ -61,8 +61,8 @@ class FineTuner:
     """One training run: a copy of the base model, its optimizer and its own random numbers.
 
     However `advance` is sliced, whatever is forecast in between, and across `save` and `restore` in another process,
-    the result is the same: to the last bit on a CPU with the same number of threads. Optimizer, loss and clipping
-    are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over `budget_windows`,
+    the result is the same: to the last bit on a CPU with the same kernels and number of threads. Optimizer, loss and
+    clipping are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over `budget_windows`,
     also when training ends earlier. What is forecast with, saved and exported are the weights' moving average
     (`ema.py`), which at the end of the schedule is the weights.
 

@@ -52,7 +52,7 @@ def predict_windows(
     covariates: Sequence[str],
     levels: Sequence[float] = QUANTILES,
 ) -> Forecasts:
-    """Quantile forecasts, each window on its own: the result does not depend on which others are asked for.
+    """Quantile forecasts, each window on its own: but for last places the result does not depend on the others.
 
     The same numbers as `Chronos2Pipeline.predict_quantiles` with the windows as dictionaries; also beyond the
     model's longest single forecast, where the library feeds its quantiles back. The model's mode and the global

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -22,7 +23,7 @@ OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 NEVER = "2"
 """What stands there where no more memory is promised than there is."""
 SMALLEST = 32
-"""Fewest inputs and outputs of a layer that oneDNN gets: not LoRA's thin ones."""
+"""Fewest inputs and outputs of a layer that oneDNN gets: not LoRA's thin ones, but for rank 32."""
 FEWEST_ROWS = 256
 """Of a product that oneDNN gets: below, the call costs what the product saves."""
 
@@ -55,13 +56,13 @@ def linear_layers(model: nn.Module) -> Iterator[None]:
     Layers whose numbers are not 32-bit floats on a CPU stay as they are, and all where memory may be refused.
     """
     layers = [layer for layer in model.modules() if _is_wide(layer)] if is_faster() and not may_be_refused() else []
-    for layer in layers:
-        vars(layer)["forward"] = functools.partial(_forward, layer)
     try:
+        for layer in layers:
+            vars(layer)["forward"] = functools.partial(_forward, layer)
         yield
     finally:
         for layer in layers:
-            del vars(layer)["forward"]
+            vars(layer).pop("forward", None)
 
 
 def _is_wide(layer: nn.Module) -> bool:
@@ -75,28 +76,33 @@ def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
     is_32_bit = inputs.dtype == layer.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not is_32_bit or inputs.numel() < FEWEST_ROWS * layer.in_features:
         return functional.linear(inputs, layer.weight, layer.bias)
-    product: Tensor = _Linear.apply(inputs, layer.weight, layer.bias)
-    return product
+    rows = inputs.flatten(0, -2).contiguous()
+    product: Tensor = _Linear.apply(rows, layer.weight, layer.bias)
+    return product.unflatten(0, inputs.shape[:-1])
 
 
 class _Linear(torch.autograd.Function):  # type: ignore[misc]  # torch does not type it
-    """`functional.linear`; torch has no gradient for the product that its compiler uses."""
+    """`functional.linear` of contiguous rows; torch has no gradient for the product that its compiler uses.
+
+    All operands are contiguous or transposed so: with other strides oneDNN's product takes a thousand times as long.
+    What the backward pass keeps is what torch's own keeps, which `memory` counts.
+    """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        return _product(inputs.contiguous(), weight, bias)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        for_rows, for_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(rows if for_weight else None, weight if for_rows else None)
+        return _product(rows, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (of_output,), (inputs, weight) = gradients, ctx.saved_tensors
-        for_inputs, for_weight, for_bias = ctx.needs_input_grad
-        of_output = of_output.contiguous()
-        rows = of_output.flatten(0, -2)
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
         return (
-            _product(of_output, weight.t()) if for_inputs else None,
-            _product(rows.t(), inputs.flatten(0, -2).t()) if for_weight else None,
-            rows.sum(0) if for_bias else None,
+            None if weight is None else _product(gradient, weight.t()),
+            None if rows is None else _product(gradient.t(), rows.t()),
+            gradient.sum(0) if ctx.needs_input_grad[2] else None,
         )
 
 

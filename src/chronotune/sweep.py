@@ -289,7 +289,7 @@ class _Sweep:
         if before != (noted := {**noted, **(_summary(final) if final else {})}):  # another repeat may have ended since
             self.study.note("winner", noted)
         settle(self.directory, self.study, self.assignment, worker, self.dataset.panel)
-        to_come = any_lost(reading)  # the next driver trains it, then chooses and averages anew
+        to_come = any_lost(reading)  # the next driver trains it, and another may win and be averaged
         keep = self.recipe.checkpoints_at_work if to_come else self.recipe.budget.keep_checkpoints
         prune(self.assignment.store, self.study.trials, keep)
         prune_all_but(self.assignment.store, reading.finalists, needed(reading))

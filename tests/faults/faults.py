@@ -141,7 +141,7 @@ FAULTS: dict[str, Fault] = {
     "torn-line": Fault("a torn journal line", _simple(world.torn_line)),
     "checkpoints": Fault("a trial's checkpoints are corrupted", _simple(world.damaged_checkpoints)),
     "winner-checkpoint": Fault("the winner's checkpoint is corrupted", _simple(world.damaged_winner)),
-    "all-checkpoints": Fault("all checkpoints are corrupted", _simple(world.damaged_ingredients), "consistent"),
+    "all-checkpoints": Fault("all checkpoints are corrupted", _simple(world.damaged_everything), "consistent"),
     "disk": Fault("disk full while a checkpoint is written", _simple(world.full_disk_at_a_checkpoint)),
     "disk-journal": Fault("disk full while the study is written", _simple(world.full_disk_at_the_journal)),
     "mlflow": Fault("MLflow server killed, back in mid-sweep", _outage("early"), "consistent"),

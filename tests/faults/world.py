@@ -71,12 +71,15 @@ def damaged_winner(place: Place) -> Story:
     return _made_again(place, "killed, winner's checkpoint damaged, resumed", left)
 
 
-def damaged_ingredients(place: Place) -> Story:
+def damaged_everything(place: Place) -> Story:
     """All checkpoints are damaged: the winner is trained again, the average that could challenge it is left out."""
     left = _killed_before_the_winner(place)
     for weights in place.sweep.glob("checkpoints/**/weights.safetensors"):
         _flip_a_byte(weights)
-    return _made_again(place, "killed, all checkpoints damaged, resumed", left)
+    story = _made_again(place, "killed, all checkpoints damaged, resumed", left)
+    if "is not averaged" not in place.printed or read(place.sweep).attributes["choice"]["averaged"]:
+        raise NotAsPromisedError("something damaged was averaged")
+    return story
 
 
 def _killed_before_the_winner(place: Place) -> str:
