@@ -62,9 +62,9 @@ class FineTuner:
 
     However `advance` is sliced, whatever is forecast in between, and across `save` and `restore` in another process,
     the result is the same: to the last bit on a CPU with the same kernels and number of threads. Optimizer, loss and
-    clipping are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over `budget_windows`,
-    also when training ends earlier. What is forecast with, saved and exported are the weights' moving average
-    (`ema.py`), which at the end of the schedule is the weights.
+    clipping are those of `Chronos2Pipeline.fit`; the learning rate falls linearly from its peak to 0 over
+    `budget_windows`, also when training ends earlier. What is forecast with, saved and exported are the weights'
+    moving average (`ema.py`), which at the end of the schedule is the weights.
 
     What the hyperparameters say is the effective batch; how many windows of it are computed at once is at most their
     `windows`, at most what is expected to fit into memory, and half of it whenever memory runs out after all. With
