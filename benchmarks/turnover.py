@@ -2,7 +2,8 @@
 
     python benchmarks/turnover.py                            24 trials on solar, one seed, all three ways: a table
     python benchmarks/turnover.py --seeds 0 1 2 3 4 --json   five seeds, one JSON object
-    python benchmarks/turnover.py --recipe steel --trials 8  fewer and longer trials, on the steel plant
+    python benchmarks/turnover.py --recipe steel --trials 6 --windows 5184
+                                                             fewer and longer trials, on the steel plant
     python benchmarks/turnover.py --quick --trials 2         few windows: to see that it runs
 
 Each way runs in a process of its own, one after the other. What is compared: README.md beside this file.
@@ -53,8 +54,9 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         What `--json` prints: `runs` by way, in the order of the seeds; the medians over the seeds of trials per hour,
-        of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others; and what was the best
-        when ours had ended, `validation` and `test` of each way and seed, null where it had no result yet.
+        of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others; what was the best when
+        ours had ended, `validation` and `test` of each way and seed, null where it had no result yet; and the highest
+        memory, and seconds of training and validation of the `longest` trial.
     """
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     for seed in options.seeds:
@@ -76,6 +78,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         "gap": {way: median(run["gap"] for run in runs[way]) for way in runs},
         "validation": {way: [run["validation"] for run in runs[way]] for way in runs},
         "test": {way: [run["test"] for run in runs[way]] for way in runs},
+        "longest": {way: max(run["longest"] for run in runs[way]) for way in runs},
         "peak_bytes": {way: max(run["peak_bytes"] for run in runs[way]) for way in runs},
         "runs": runs,
     }
@@ -84,8 +87,11 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 def in_own_process(way: str, seed: int, options: argparse.Namespace, until: float) -> dict[str, Any]:
     """One way for one seed, with the highest memory of its process tree."""
     with tempfile.TemporaryDirectory() as folder:
-        quick = ["--quick"] if options.quick else []
-        command = [sys.executable, __file__, "--way", way, "--folder", folder, "--recipe", options.recipe, *quick]
+        length = [
+            *(["--quick"] if options.quick else []),
+            *(["--windows", str(options.windows)] * bool(options.windows)),
+        ]
+        command = [sys.executable, __file__, "--way", way, "--folder", folder, "--recipe", options.recipe, *length]
         command += ["--model", options.model, "--seeds", str(seed), "--until", str(until)]
         command += ["--trials", str(options.trials)]
         with (Path(folder) / "stderr").open("w+") as errors:
@@ -127,6 +133,8 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     changes += [f"budget.trials={options.trials}"]
     changes += ["search.sampler=random", "search.vendor_defaults=false"]
     changes += [f"data.path={file}"] if file else []
+    if windows := options.windows:
+        changes += [f"budget.windows={windows}", f"early_stopping.grace={windows // 6}"]
     return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
 
 
@@ -155,6 +163,7 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "trials": len(reading.trials),
         "busy_share": (sum(busy) + zero_shot) / (SLOTS * seconds),
         "gap": median(max(0.0, span - work) for span, work in zip(spans, busy, strict=True)),
+        "longest": max(busy),
         "validation": reading.winner.best.objective,
         "test": rows["best"][recipe.objective],
     }
@@ -178,6 +187,7 @@ def _plain(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, An
         "trials": len(trials),
         "busy_share": sum(trial.busy for trial in trials) / (slots * seconds),
         "gap": median(trial.gap for trial in trials),
+        "longest": max(trial.busy for trial in trials),
         "validation": best[1].score if best else None,
         "test": _test_score(task, *best, dataset) if best else None,
     }
@@ -253,6 +263,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the search and of every training")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which to run")
     parser.add_argument("--trials", type=int, default=24, help="of each way and seed")
+    parser.add_argument("--windows", type=int, help="full budget of a trial, for longer ones; its rungs grow with it")
     parser.add_argument("--quick", action="store_true", help="short trials, no figures to quote")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)

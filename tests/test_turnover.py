@@ -31,7 +31,9 @@ def part(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def recipe_of(part: Any) -> Any:
     """The quickstart as the benchmark changes it."""
-    return part("turnover").recipe_of(SimpleNamespace(recipe="quickstart", model="tiny", trials=24, quick=False), 7)
+    return part("turnover").recipe_of(
+        SimpleNamespace(recipe="quickstart", model="tiny", trials=24, quick=False, windows=None), 7
+    )
 
 
 def test_the_configurations_are_those_of_a_sweep(part: Any, tmp_path: Path) -> None:
