@@ -21,3 +21,10 @@ def test_a_sweep_survives(name: str, ground: faults.Ground) -> None:
     assert done.kills == MOMENTS[name].times
     assert done.verdict == "identical", done
     assert (done.running, done.failed, done.mlflow) == (0, 0, "7 FINISHED")
+
+
+def test_a_lost_training_of_a_finalist_is_made_good(ground: faults.Ground) -> None:
+    """By the next driver, and what that averages has been kept for it."""
+    done = faults.endure("lost-repeat", ground)
+    assert done.verdict == "identical", done
+    assert (done.running, done.failed, done.mlflow) == (0, 1, "1 FAILED, 7 FINISHED")
