@@ -282,7 +282,7 @@ def test_restore_goes_back_too(tmp_path: Path) -> None:
     """The best of several checkpoints is restored after training went on."""
     tuner = small_tuner()
     tuner.advance(5)
-    tuner.save(tmp_path / "5", {"sql": 0.5})
+    tuner.save(tmp_path / "5", lambda: {"sql": 0.5})
     best = weights_of(tuner)
     tuner.advance(16)
     assert tuner.restore(tmp_path / "5") == {"sql": 0.5} == read_meta(tmp_path / "5")["notes"]

@@ -16,7 +16,7 @@ LAYERS = {
     "words": "errors config config.base config.cluster config.model config.points config.recipe config.search "
     "config.secrets config.space config.storage collector",
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
-    "specimens memory catalog lease config.lines config.faults config.resolve config.load",
+    "specimens logs meanwhile memory catalog lease config.lines config.faults config.resolve config.load",
     "adapters": "attention averaging baselines checkpoint cluster.* device ema endings extrapolation finetune "
     "forecaster gauges journal lstm members onednn pretrained proposal sampler search start storage stores study "
     "threads trainable trees tracking.*",

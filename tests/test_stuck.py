@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from chronotune.trial import log_file
+from chronotune.logs import log_file
 
 
 def test_a_stuck_process_ends_with_its_stack_in_the_log(tmp_path: Path) -> None:
     """Although it is inside native code that holds the interpreter's lock."""
     code = (
         "import ctypes, pathlib, sys\n"
-        "from chronotune.trial import ended_when_stuck, log_file\n"
+        "from chronotune.endings import ended_when_stuck\n"
+        "from chronotune.logs import log_file\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "with log_file(folder, 'quick') as file, ended_when_stuck(0.01, file): pass\n"
         "with log_file(folder, 'slow') as file, ended_when_stuck(0.01, file): ctypes.PyDLL(None).sleep(600)\n"

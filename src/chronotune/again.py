@@ -14,10 +14,11 @@ from typing import Any, TextIO
 
 from chronotune.endings import ToldToGo, ended_when_stuck
 from chronotune.errors import CheckpointLostError, ChronotuneError
+from chronotune.logs import log_file, log_name
 from chronotune.memory import pairs
 from chronotune.records import BUDGET, OBJECTIVE, Result, TrialRecord
 from chronotune.threads import use_threads
-from chronotune.trial import Assignment, TrialRun, Worker, _device, log_file, log_name
+from chronotune.trial import Assignment, TrialRun, Worker, _device
 
 log = logging.getLogger("chronotune.again")
 

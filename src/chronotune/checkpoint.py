@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,13 @@ class Checkpoint:
     """Progress and settings, as JSON holds them."""
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
+def write(folder: Path, checkpoint: Checkpoint, notes: Callable[[], Mapping[str, Any]] | None = None) -> None:
     """Write a checkpoint that appears complete or not at all; one already there under this name is replaced.
+
+    Args:
+        folder: Where it appears.
+        checkpoint: What it holds.
+        notes: Gives the caller's own, as JSON holds them; asked for when the tensors are on disk.
 
     Raises:
         StorageError: It cannot be written.
@@ -55,7 +60,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             )
             save(checkpoint.state, partial / STATE)
             digests = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
-            meta = {**checkpoint.meta, "format": _FORMAT, "sha256": digests}
+            for name in digests:
+                _sync(partial / name)
+            told = {"notes": dict(notes())} if notes else {}
+            meta = {**checkpoint.meta, **told, "format": _FORMAT, "sha256": digests}
             (partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     except unwritable as error:
         raise StorageError(

@@ -315,12 +315,14 @@ class FineTuner:
                 f"gradient {norm:.4g}; the learning rate {rate:.3g} may be too high, or the data have extreme values"
             )
 
-    def save(self, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path, notes: Callable[[], Mapping[str, Any]] = dict) -> None:
         """Write all that `restore` needs; the folder appears complete or not at all.
+
+        Another thread may call it while this one forecasts with `model`.
 
         Args:
             folder: A checkpoint that is already there is replaced.
-            notes: The caller's own, for `restore` to give back; what JSON can hold.
+            notes: Gives the caller's own, what JSON can hold, for `restore` to give back; called last.
 
         Raises:
             ChronotuneError: It cannot be written.
@@ -332,9 +334,8 @@ class FineTuner:
             "rungs": list(self._rungs),
             "splits": self.splits,
             "settings": self._settings,
-            "notes": dict(notes or {}),
         }
-        checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta))
+        checkpoint.write(folder, checkpoint.Checkpoint(self._trainable.parameters, state, meta), notes)
 
     def restore(self, folder: Path, *, to_train: bool = True) -> dict[str, Any]:
         """Go on from a checkpoint of a run with the same arguments; only rungs not yet reached may differ.

@@ -13,11 +13,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ray import tune
 
@@ -29,9 +28,11 @@ from chronotune.config.space import Hyperparameters, extremes
 from chronotune.data.panel import FloatArray, Panel, TrialData, Window
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
+from chronotune.logs import log_file, log_name
+from chronotune.meanwhile import meanwhile
 from chronotune.memory import pairs
 from chronotune.noise import LOSSES
-from chronotune.records import BUDGET, FINALISTS, OBJECTIVE, ZERO_SHOT
+from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.stores import Store, store_at, trial_key
 from chronotune.threads import Threads, lent, use_threads
 from chronotune.validation import validate
@@ -213,13 +214,29 @@ class TrialRun:
         self._threads.rest()
         if self._tuner.windows_seen < rung:
             self._leave(time.perf_counter() - started)
+        save = partial(self._save, rung)
+        with meanwhile(save) as told:  # the disk works while the model forecasts
+            result = self._score(rung, progress.loss, started)
+            told.set_result(result)
+        self._best = min(self._best, (result[OBJECTIVE], rung))
+        log.info(
+            "%d windows, %s %.4f; %s busy: %s",
+            *(rung, self._recipe.objective, result[OBJECTIVE], self._tuner.device),
+            "unknown" if busy_share is None else f"{busy_share:.0%}",
+        )
+        return result
+
+    def _score(self, rung: int, loss: float, started: float) -> dict[str, Any]:
+        """The result at a rung that training has reached, since `started`."""
         setting = self._point.context_length, self._point.covariates
         scores, losses = validate(self._tuner.model, self._recipe, self._worker.assignment.data, *setting)
         self._seconds += time.perf_counter() - started
-        result: dict[str, Any] = {
+        if not math.isfinite(objective := scores[self._recipe.objective]):
+            raise ChronotuneError(f"the validation {self._recipe.objective} after {rung} windows is not finite")
+        return {
             BUDGET: rung,
-            OBJECTIVE: scores[self._recipe.objective],
-            "metrics": {**scores, "train_loss": progress.loss},
+            OBJECTIVE: objective,
+            "metrics": {**scores, "train_loss": loss},
             "attributes": {
                 "seconds": round(self._seconds, 3),
                 "steps": self._tuner.steps,
@@ -230,16 +247,9 @@ class TrialRun:
                 LOSSES: losses,
             },
         }
-        if not math.isfinite(result[OBJECTIVE]):
-            raise ChronotuneError(f"the validation {self._recipe.objective} after {rung} windows is not finite")
-        self._store.save(self._key(rung), lambda folder: self._tuner.save(folder, result))
-        self._best = min(self._best, (result[OBJECTIVE], rung))
-        log.info(
-            "%d windows, %s %.4f; %s busy: %s",
-            *(rung, self._recipe.objective, result[OBJECTIVE], self._tuner.device),
-            "unknown" if busy_share is None else f"{busy_share:.0%}",
-        )
-        return result
+
+    def _save(self, windows_seen: int, notes: Callable[[], dict[str, Any]]) -> None:
+        self._store.save(self._key(windows_seen), lambda folder: self._tuner.save(folder, notes))
 
     def _is_time_to_go(self) -> bool:
         """Asked before each step, which gets its threads here."""
@@ -255,7 +265,7 @@ class TrialRun:
         """Between two rungs, as this machine is taken away: keep what has been done, for another to go on."""
         seen, notes = self._tuner.windows_seen, {"seconds": round(self._seconds + seconds, 3), **self._course}
         if seen and seen not in self._store.complete(self._trial):
-            self._store.save(self._key(seen), lambda folder: self._tuner.save(folder, {"attributes": notes}))
+            self._save(seen, lambda: {"attributes": notes})
         log.warning("told to go: %d windows are kept, and another worker goes on from there", seen)
         raise ToldToGo
 
@@ -292,11 +302,6 @@ class TrialRun:
         except ChronotuneError:
             objective = math.inf
         return float(objective), windows_seen
-
-
-def log_name(number: int | None, *, repeat: bool) -> str:
-    """What the log of a trial, of a finalist's repeat or of the zero-shot scores (None) is called."""
-    return ZERO_SHOT if number is None else f"{FINALISTS}/{number}" if repeat else str(number)
 
 
 class FineTuneTrial(tune.Trainable):  # type: ignore[misc]  # ray ships no types
@@ -375,22 +380,3 @@ def _device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def log_file(directory: Path, name: str) -> Iterator[TextIO]:
-    """Send this package's log to `logs/<name>.log` of the sweep's folder, wherever the trial runs; the open file."""
-    path = directory / "logs" / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a", encoding="utf-8")
-    handler = logging.StreamHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger("chronotune")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield file
-    finally:
-        root.removeHandler(handler)
-        with suppress(OSError):  # a full disk: what must be written says so itself, a last line need not
-            file.close()

@@ -23,12 +23,13 @@ from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, Window
 from chronotune.errors import ChronotuneError, StorageError
+from chronotune.logs import log_file, log_name
 from chronotune.records import ZERO_SHOT
 from chronotune.search import LAST, MAX_WORKER_DEATHS, RecordedSearcher, StudySearcher, result_of, scheduler
 from chronotune.stores import SCRATCH, prune
 from chronotune.study import Result, Study, TrialRecord
 from chronotune.threads import lend
-from chronotune.trial import Assignment, FineTuneTrial, log_file, log_name
+from chronotune.trial import Assignment, FineTuneTrial
 
 log = logging.getLogger("chronotune.tuner")
 
