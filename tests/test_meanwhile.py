@@ -6,14 +6,16 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 
-from chronotune import trial, validation
+from chronotune import checkpoint, trial, validation
 from chronotune.data.prepare import load, trial_data
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, StorageError
 from chronotune.meanwhile import meanwhile
 from chronotune.records import BUDGET
 from chronotune.trial import Assignment, TrialRun, Worker
@@ -36,20 +38,42 @@ def test_work_begins_beside_the_block_and_ends_with_its_result() -> None:
     assert done == [(7, False)]
 
 
-def test_an_error_of_the_block_reaches_the_work_and_comes_out() -> None:
-    """So that it cleans up."""
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_error_of_the_block_comes_out(error: type[BaseException], told: bool) -> None:
+    """Whatever it is, also when it comes after the result; before it, the work cleans up."""
     seen = list[str]()
 
-    def work(told: Callable[[], int]) -> None:
+    def work(result: Callable[[], int]) -> None:
         try:
-            told()
-        except ValueError as error:
-            seen.append(str(error))
-            raise RuntimeError("cleaned up") from error
+            seen.append(str(result()))
+        except CancelledError:
+            seen.append("cleaned up")
+            raise
 
-    with pytest.raises(ValueError, match="wrong"), meanwhile(work):
-        raise ValueError("wrong")
-    assert seen == ["wrong"]
+    with pytest.raises(error, match="wrong"), meanwhile(work) as future:
+        _raise_with(error("wrong"), future if told else None)
+    assert seen == (["1"] if told else ["cleaned up"])
+
+
+def _raise_with(error: BaseException, future: Future[int] | None) -> NoReturn:
+    if future:
+        future.set_result(1)
+    raise error
+
+
+def test_a_block_without_a_result_does_not_wait_for_ever() -> None:
+    """The work is told, and its error comes out."""
+
+    def work(told: Callable[[], int]) -> None:
+        told()
+
+    def block() -> None:
+        with meanwhile(work):
+            pass
+
+    with pytest.raises(CancelledError):
+        block()
 
 
 def test_an_error_of_the_work_comes_out_at_the_end() -> None:
@@ -78,7 +102,7 @@ def test_weights_are_written_while_they_are_scored(tmp_path: Path, monkeypatch: 
         until = time.monotonic() + 20
         while not (draft / "state.pt").exists() and time.monotonic() < until:
             time.sleep(0.01)
-        assert (draft / "weights.safetensors").exists()
+        assert (draft / "state.pt").exists()
         assert not draft.with_name("3").exists()
         return score(*asked)
 
@@ -88,4 +112,11 @@ def test_weights_are_written_while_they_are_scored(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(trial, "validate", lambda *asked: ({**score(*asked)[0], "sql": math.nan}, ""))
     with pytest.raises(ChronotuneError, match="not finite"):
         next(TrialRun(worker, 8, POINT).results())
+    monkeypatch.setattr(trial, "validate", Mock(side_effect=RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(TrialRun(worker, 8, POINT).results())
     assert not list((tmp_path / "checkpoints/0008").iterdir())
+    monkeypatch.setattr(trial, "validate", score)
+    monkeypatch.setattr(checkpoint, "sha256", Mock(side_effect=OSError("no space left")))
+    with pytest.raises(StorageError, match="no space left"):
+        next(TrialRun(worker, 9, POINT).results())

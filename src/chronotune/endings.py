@@ -48,7 +48,7 @@ class Notice:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Somebody asks inside the block or at its end; outside, and at a second signal, the process ends at once."""
+        """Somebody asks inside the block or at its end. Outside, and at a second signal, the process ends by itself."""
         self._works = True
         try:
             yield

@@ -15,18 +15,17 @@ def meanwhile(work: Callable[[Callable[[], T]], None]) -> Iterator[Future[T]]:
     """Run `work` beside the block, and wait for it at the block's end.
 
     Args:
-        work: Gets a function that waits for the result that the block sets, and gives it. Where the block raises, that
-            function raises the same, and `work` has to clean up.
+        work: Gets a function that waits for the result that the block sets, and gives it. Where the block ends without
+            one, that function raises `CancelledError`, and `work` has to clean up.
 
     Raises:
         Exception: Of the block, or else of `work`.
     """
     told = Future[T]()
     with ThreadPoolExecutor(1, thread_name_prefix="meanwhile") as thread:
-        working = thread.submit(work, told.result)
         try:
+            working = thread.submit(work, told.result)
             yield told
-        except BaseException as error:
-            told.set_exception(error)
-            raise
+        finally:
+            told.cancel()  # nothing where the result is set
         working.result()
