@@ -77,12 +77,14 @@ def lost_server(place: Place) -> Story:
 
 def dashboard(place: Place) -> Story:
     """`optuna-dashboard` looks at the journal while the sweep runs, and writes nothing."""
-    if shutil.which("optuna-dashboard") is None:
+    own = str(Path(sys.executable).parent)  # of this environment, though nobody has activated it
+    program = shutil.which("optuna-dashboard", path=own) or shutil.which("optuna-dashboard")
+    if program is None:
         raise NotPossibleError("optuna-dashboard is not installed (pip install optuna-dashboard)")
     with place.start() as process:
         place.until(process, _begun)  # no later: it takes its time to start
         port = free_port()
-        with _serving(["optuna-dashboard", "--port", str(port), str(place.sweep / JOURNAL)]):
+        with _serving([program, "--port", str(port), str(place.sweep / JOURNAL)]):
             api, seen = f"http://127.0.0.1:{port}/api/studies", set[int]()
             [study, *_] = _get(api, process)["study_summaries"]
             while process.poll() is None:
