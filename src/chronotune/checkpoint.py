@@ -60,7 +60,7 @@ def write(folder: Path, checkpoint: Checkpoint, notes: Callable[[], Mapping[str,
             )
             save(checkpoint.state, partial / STATE)
             digests = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
-            for name in digests:
+            for name in digests:  # before the notes, which may be long in coming
                 _sync(partial / name)
             told = {"notes": dict(notes())} if notes else {}
             meta = {**checkpoint.meta, **told, "format": _FORMAT, "sha256": digests}

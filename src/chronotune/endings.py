@@ -48,7 +48,7 @@ class Notice:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Somebody asks inside the block or at its end. Outside, and at a second signal, the process ends by itself."""
+        """Somebody asks inside the block or at its end. Outside, and at a second signal, the process ends unasked."""
         self._works = True
         try:
             yield

@@ -214,8 +214,7 @@ class TrialRun:
         self._threads.rest()
         if self._tuner.windows_seen < rung:
             self._leave(time.perf_counter() - started)
-        save = partial(self._save, rung)
-        with meanwhile(save) as told:  # the disk works while the model forecasts
+        with meanwhile(partial(self._save, rung)) as told:  # the disk works while the model forecasts
             result = self._score(rung, progress.loss, started)
             told.set_result(result)
         self._best = min(self._best, (result[OBJECTIVE], rung))
