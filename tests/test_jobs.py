@@ -297,6 +297,7 @@ def test_a_sweep_that_another_machine_drives_is_no_local_one(tmp_path: Path, mon
     for beat, says in ((time.time(), "no sweep of this name is known here"), (0.0, "It does not run")):
         there = {"host": "elsewhere", "pid": 4711, "boot": "b", "started": 1.0, "heartbeat": beat}
         (far / "lease.json").write_text(json.dumps(there))
+        os.utime(far / "lease.json", (beat, beat))
         told = str(CliRunner().invoke(cli.app, ["stop", "sweeps/far"]).exception)
         assert says in told
         assert "--cluster" in told

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -28,8 +29,9 @@ class Lease:
     """Held while a process drives a sweep; a context manager.
 
     A holder that is dead on this host is taken over at once, one on another host, or of before this one was started
-    again, when its heartbeat is older than `STALE_SECONDS`. A live holder is named in the refusal. A holder that was
-    taken over, e.g. after its machine slept, is interrupted at its next beat and leaves the other's lease alone.
+    again, when its heartbeat is older than `STALE_SECONDS` by the file server's clock. A live holder is named in the
+    refusal. A holder that was taken over, e.g. after its machine slept, is interrupted at its next beat and leaves the
+    other's lease alone.
 
     Raises:
         InputError: Another process drives the sweep.
@@ -46,14 +48,11 @@ class Lease:
     def __enter__(self) -> Self:
         """Take the lease and start the heartbeat."""
         self._own = identity()
-        while not _create(self.path, self._own):
-            holder = read_holder(self.path.parent)
-            if holder is not None and is_alive(holder):
-                raise InputError(
-                    f"{self.path.parent}: one driver at a time, but process {holder['pid']} on {holder['host']} is "
-                    f"driving this sweep. Wait for it, or stop it with Ctrl-C, then try again"
-                )
-            _remove_if_same(self.path, holder)
+        if holder := _take(self.path, self._own):
+            raise InputError(
+                f"{self.path.parent}: one driver at a time, but process {holder['pid']} on {holder['host']} is "
+                f"driving this sweep. Wait for it, or stop it with Ctrl-C, then try again"
+            )
         self._beat.start()
         return self
 
@@ -69,7 +68,7 @@ class Lease:
                 f"{self._taken_by['host']} took this sweep over while this one gave no sign. It goes on there"
             ) from error
         with suppress(OSError):  # a lease that stays behind is seen to be a dead one's
-            if _is_same(read_holder(self.path.parent), self._own):
+            if _is_same(_read(self.path), self._own):
                 self.path.unlink(missing_ok=True)
 
     def _keep_beating(self) -> None:
@@ -96,9 +95,12 @@ class Lease:
 
 
 def read_holder(directory: Path) -> dict[str, Any] | None:
-    """Who holds the lease of a sweep's folder; None when nobody does or the file is unreadable."""
+    """Who holds the lease of a sweep's folder; None when nobody does or the file is unreadable.
+
+    The heartbeat of a holder that cannot be seen from here is given by this host's clock, whatever its own one shows.
+    """
     try:
-        return _read(directory / "lease.json")
+        return _look(directory / "lease.json")
     except OSError:
         return None
 
@@ -108,7 +110,7 @@ def is_alive(holder: dict[str, Any]) -> bool:
 
     One of this host's name, but of another boot, may be of a host that has the same name.
     """
-    if not is_here(holder) or holder["boot"] != _boot_id():
+    if not _is_seen(holder):
         return bool(time.time() - holder["heartbeat"] < STALE_SECONDS)
     return bool(holder.get("started") == _started(holder["pid"]))
 
@@ -116,6 +118,11 @@ def is_alive(holder: dict[str, Any]) -> bool:
 def is_here(holder: dict[str, Any]) -> bool:
     """Whether the holder is a process of this host, and of this container on it, so that it can be seen from here."""
     return bool(holder["host"] == socket.gethostname() and holder.get("numbers", "") == _numbers())
+
+
+def _is_seen(holder: dict[str, Any]) -> bool:
+    """Whether its process, rather than its heartbeat, tells if it lives."""
+    return is_here(holder) and bool(holder["boot"] == _boot_id())
 
 
 def identity() -> dict[str, Any]:
@@ -180,10 +187,44 @@ def _numbers() -> str:
 def _read(path: Path) -> dict[str, Any] | None:
     """The holder in a lease file; None when there is no file, or it holds something else."""
     try:
-        holder = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        return _read_dated(path)[0]
+    except FileNotFoundError:
         return None
-    return holder if is_holder(holder) else None
+
+
+def _read_dated(path: Path) -> tuple[dict[str, Any] | None, float]:
+    """The holder in a lease file, None when it holds something else, and when the file was written."""
+    with path.open() as file:
+        written = os.fstat(file.fileno()).st_mtime  # not of the path: a beat may replace it in between
+        try:
+            holder = json.load(file)
+        except ValueError:
+            holder = None
+    return holder if is_holder(holder) else None, written
+
+
+def _look(path: Path) -> dict[str, Any] | None:
+    """The holder in a lease file; a heartbeat that must tell whether it lives, dated by this host's clock.
+
+    Each beat is a new file, so the file's age is that of the beat. Two times of the file server make it: the hosts'
+    clocks may differ.
+    """
+    holder, _ = _read_dated(path)
+    if holder is None or _is_seen(holder):
+        return holder
+    now = _server_time(path.parent)  # before the beat is read: a delay in between makes it no older
+    holder, written = _read_dated(path)
+    return holder and {**holder, "heartbeat": time.time() - (now - written)}
+
+
+def _server_time(directory: Path) -> float:
+    """The clock that dates the files of a folder; this host's where nothing can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as probe:
+            probe.write(b".")
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _temporary(path: Path, content: dict[str, Any]) -> Path:
@@ -217,7 +258,39 @@ def _replace(path: Path, content: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_if_same(path: Path, holder: dict[str, Any] | None) -> None:
-    """Remove a dead holder's lease, unless it has been renewed or replaced meanwhile."""
-    if read_holder(path.parent) == holder:
-        path.unlink(missing_ok=True)
+def _take(path: Path, own: dict[str, Any]) -> dict[str, Any] | None:
+    """Create the lease file, in place of a dead holder's if need be; returns the live one that keeps it from that."""
+    while not _create(path, own):
+        with suppress(FileNotFoundError):  # given back meanwhile
+            if holder := _living(path) or _bury(path, own):
+                return holder
+    return None
+
+
+def _living(path: Path) -> dict[str, Any] | None:
+    """The holder in a lease file; None when it is dead, or half a file.
+
+    Raises:
+        FileNotFoundError: There is no lease.
+    """
+    holder = _look(path)
+    return holder if holder is not None and is_alive(holder) else None
+
+
+def _bury(path: Path, own: dict[str, Any]) -> dict[str, Any] | None:
+    """Remove a dead holder's lease, while holding the lease of doing so; returns the live one that has that one.
+
+    Of several that found it dead, a slow one would otherwise remove the lease of the one that came after the dead.
+
+    Raises:
+        FileNotFoundError: There is no lease.
+    """
+    right = path.with_name(f"{path.name}.heir")
+    if holder := _take(right, own):
+        return holder
+    try:
+        if _living(path) is None:
+            path.unlink()
+    finally:
+        right.unlink(missing_ok=True)
+    return None

@@ -181,7 +181,7 @@ class Place:
 
 
 LEFTOVERS = {
-    "lease": "lease.json",
+    "lease": "lease.json*",
     "lock": f"{JOURNAL}.lock*",
     "partial checkpoint": "checkpoints/**/.*.partial",
     "Tune's folder": f"checkpoints/{SCRATCH}",
