@@ -76,16 +76,19 @@ class Ours:
         if proposal is None or proposal == Searcher.FINISHED:  # every point was tried
             return None
         assert isinstance(proposal, dict), proposal
-        self._asha.on_trial_add(None, SimpleNamespace(trial_id=trial))
         self._numbers[trial] = proposal["number"]
+        self._asha.on_trial_add(None, self._as_tune_has(trial))
         return Hyperparameters(**proposal["hyperparameters"])
 
     def report(self, trial: str, windows_seen: int, score: float) -> bool:
         """The scheduler first, then the record, as in a sweep."""
         result = {BUDGET: windows_seen, OBJECTIVE: score}
-        decision = self._asha.on_trial_result(None, SimpleNamespace(trial_id=trial), result)
+        decision = self._asha.on_trial_result(None, self._as_tune_has(trial), result)
         self._study.record(self._numbers[trial], Result(windows_seen, score, {}))
         return bool(decision == TrialScheduler.CONTINUE)
+
+    def _as_tune_has(self, trial: str) -> SimpleNamespace:
+        return SimpleNamespace(trial_id=trial, config={"number": self._numbers[trial]})
 
     def end(self, trial: str, windows_seen: int, score: float) -> None:
         """The study is told the best score; a diverged training fails with its reason."""

@@ -46,6 +46,21 @@ class FakeTune:
         trial_id = f"t{self.started}"
         return trial_id, self.searcher.suggest(trial_id)
 
+    def begin(self) -> SimpleNamespace:
+        """The next trial, as Ray Tune has it, in the scheduler."""
+        trial_id, proposal = self.suggest()
+        trial = SimpleNamespace(trial_id=trial_id, config=proposal)
+        self.asha.on_trial_add(None, trial)
+        return trial
+
+    def report(self, trial: SimpleNamespace, rung: int, score: float) -> str:
+        """A result, into the scheduler and then into the study; what the scheduler decides."""
+        decision = str(self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score}))
+        reported, is_last = result(rung, score), decision == "STOP" or rung == self.recipe.rungs[-1]
+        attributes = {**reported.attributes, LAST: is_last}
+        self.study.record(trial.config["number"], replace(reported, attributes=attributes))
+        return decision
+
     def run(self, until: int | None = None, untold: bool = False) -> None:
         """Run proposals to their ends.
 
@@ -67,28 +82,23 @@ class FakeTune:
                 return
 
     def _train(self, trial_id: str, proposal: dict[str, Any], left: float) -> float:
-        trial = SimpleNamespace(trial_id=trial_id)
+        trial = SimpleNamespace(trial_id=trial_id, config=proposal)
         self.asha.on_trial_add(None, trial)
-        past = {r.windows_seen for r in self.study.trial(proposal["number"]).results}
+        past = [r.windows_seen for r in self.study.trial(proposal["number"]).results]
         if self.fails(proposal["hyperparameters"]):
             self.searcher.on_trial_complete(trial_id, {"failed": "out of memory"})
             return left
         for rung in self.recipe.rungs:
-            if rung in past:
+            if rung in past[:-1]:  # a worker reports what its checkpoint holds once more
                 continue
             if left <= 0:
                 return 0
             if proposal["number"] in self.failing and rung > self.recipe.rungs[0]:
                 self.searcher.on_trial_complete(trial_id, {"failed": "the loss was NaN"})
                 return left
-            left -= 1
-            score = self.curve(proposal["hyperparameters"], rung)
-            decision = self.asha.on_trial_result(None, trial, {BUDGET: rung, OBJECTIVE: score})
-            is_last = decision == "STOP" or rung == self.recipe.rungs[-1]
-            reported = result(rung, score)
-            attributes = {**reported.attributes, LAST: is_last}
-            self.study.record(proposal["number"], replace(reported, attributes=attributes))
-            if is_last:
+            left -= rung not in past
+            decision = self.report(trial, rung, self.curve(proposal["hyperparameters"], rung))
+            if decision == "STOP" or rung == self.recipe.rungs[-1]:
                 break
         if left <= 0 and self.untold:
             return 0

@@ -226,6 +226,18 @@ def test_imports_have_the_distributions_that_are_drawn_from() -> None:
     assert trial.distributions == drawn.distributions
 
 
+def test_tpe_proposes_a_rank_together_with_the_rest() -> None:
+    """What only some trials have is in the joint model too, and not drawn by itself."""
+    recipe, study = small_recipe(search={"sampler": "tpe"}), optuna.create_study()
+    for number, mode in enumerate(("full", "lora", "full")):
+        study.enqueue_trial({"mode": mode})
+        proposing.draw(recipe.search_space)(drawn := study.ask())
+        study.tell(drawn, number)
+    joint = proposing.sampler(recipe, 3).infer_relative_search_space(study, study.trials[-1])
+    assert joint.keys() == recipe.search_space.parameters.keys()
+    assert "lora_rank" in joint
+
+
 def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:
     """Trials added later are judged against those before; an empty rung would let the first of them pass."""
     recipe = small_recipe(budget={"trials": 9, "windows": 27})
@@ -234,7 +246,7 @@ def test_an_extended_sweep_remembers_its_rungs(tmp_path: Path) -> None:
     asha = FakeTune(study, recipe, wanted=10).asha
     from types import SimpleNamespace
 
-    trial = SimpleNamespace(trial_id="new")
+    trial = SimpleNamespace(trial_id="new", config={"number": 9})
     asha.on_trial_add(None, trial)
     assert asha.on_trial_result(None, trial, {BUDGET: 3, OBJECTIVE: 1e9}) == "STOP"
 
@@ -285,6 +297,24 @@ def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
     reasons = [trial.reason for trial in study.trials]
     assert reasons[0] == "the loss was NaN"
     assert "worker died" in str(reasons[1])
+
+
+def test_a_trial_enters_a_rung_once(tmp_path: Path) -> None:
+    """Its worker died idle, so Ray Tune has it under a new id, and its last result comes again, as the worst of all."""
+    recipe = small_recipe(budget={"trials": 9, "windows": 27})
+    study = new_study(tmp_path, recipe)
+    study.note("zero_shot", [])
+    tune = FakeTune(study, recipe)
+    tune.searcher._slots = lambda: 3
+    first, worst, *_ = [tune.begin() for _ in range(3)]
+    assert tune.report(worst, 3, 0.9) == "CONTINUE"
+    assert tune.report(first, 3, 0.1) == "CONTINUE"
+    tune.searcher.on_worker_death(worst.trial_id)
+    tune.searcher.on_trial_complete(worst.trial_id, error=True)
+    again = tune.begin()
+    assert (again.config["number"], again.trial_id == worst.trial_id) == (worst.config["number"], False)
+    assert tune.report(again, 3, 0.9) == "CONTINUE"
+    assert [len(recorded) for _, recorded in tune.asha._brackets[0]._rungs] == [0, 0, 2]
 
 
 def test_a_closed_searcher_begins_nothing_new(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_no_trial_is_stopped_early(slots: ModuleType, slept: list[float], tmp_pa
         trial.reset_config({"number": number})
         results = tuple(Result(**result_of(trial.step())) for _ in recipe.rungs[:-1])
         record = TrialRecord(number, "running", None, results, None, None, None)
-        assert remember(asha, str(number), record) == TrialScheduler.CONTINUE
+        assert remember(asha, record) == TrialScheduler.CONTINUE
 
 
 def test_efficiency_is_the_share_of_time_that_was_slept(slots: ModuleType) -> None:

@@ -62,7 +62,31 @@ class InTurn(_NewestFirst, FIFOScheduler):  # type: ignore[misc]  # ray ships no
 
 
 class Halving(_NewestFirst, ASHAScheduler):  # type: ignore[misc]  # ray ships no types
-    """ASHA, the stopping variant."""
+    """ASHA, the stopping variant, which knows trials by their numbers in the study: none enters a rung twice.
+
+    Ray Tune hands a trial whose worker died out again under another id, and its last result comes once more.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """As ASHA's."""
+        super().on_trial_add(tune_controller, _numbered(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """As ASHA's; one that is in its rung already goes on."""
+        return str(super().on_trial_result(tune_controller, _numbered(trial), result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """As ASHA's."""
+        super().on_trial_complete(tune_controller, _numbered(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """As ASHA's."""
+        super().on_trial_remove(tune_controller, _numbered(trial))
+
+
+def _numbered(trial: Any) -> SimpleNamespace:
+    """What ASHA asks a trial for; the zero-shot scores have no number."""
+    return SimpleNamespace(trial_id=trial.config.get("number", trial.trial_id))
 
 
 def scheduler(recipe: Recipe) -> TrialScheduler:
@@ -79,9 +103,10 @@ def scheduler(recipe: Recipe) -> TrialScheduler:
     )
 
 
-def remember(asha: TrialScheduler, trial_id: str, record: TrialRecord) -> str:
-    """Enter a trial's past results into the scheduler's rungs under `trial_id`; its decision on the last of them."""
-    trial, decision = SimpleNamespace(trial_id=trial_id), TrialScheduler.CONTINUE
+def remember(asha: TrialScheduler, record: TrialRecord) -> str:
+    """Enter a trial's past results into the scheduler's rungs; its decision on the last of them."""
+    trial = SimpleNamespace(trial_id=f"past-{record.number}", config={"number": record.number})
+    decision = TrialScheduler.CONTINUE
     asha.on_trial_add(None, trial)
     for result in record.results:
         decision = asha.on_trial_result(None, trial, {BUDGET: result.windows_seen, OBJECTIVE: result.objective})
@@ -117,7 +142,6 @@ class RecordedSearcher(Searcher):  # type: ignore[misc]  # ray ships no types
         self._study, self._full_budget = study, full_budget
         self._numbers: dict[str, int | None] = {}  # Tune's id -> trial number; None: the zero-shot scores
         self._unfinished: list[int] = []  # trials to go on with
-        self._begun = set[int]()  # trials that were handed out here
         self._deaths, self._waiting = Counter[int](), set[int]()  # waiting: to start again after a death
         self.failure: Exception | None = None
         """Why the study could not be told of an end: Ray Tune would take it for a failure of the trial."""
@@ -215,7 +239,7 @@ class StudySearcher(RecordedSearcher):
         self._closed = False
         for trial in study.trials:
             if trial.state != "running":
-                remember(asha, f"past-{trial.number}", trial)
+                remember(asha, trial)
 
     def close(self) -> None:
         """Propose nothing new; what runs, or once ran, goes on."""
@@ -235,9 +259,7 @@ class StudySearcher(RecordedSearcher):
             return None if self._numbers and self._has_room() else Searcher.FINISHED
         assert record.hyperparameters is not None
         self._numbers[trial_id] = record.number
-        if record.number not in self._begun:  # else its results are in the rungs
-            remember(self._asha, trial_id, record)
-        self._begun.add(record.number)
+        remember(self._asha, record)
         return {"number": record.number, "hyperparameters": record.hyperparameters.model_dump()}
 
     def _next(self) -> TrialRecord | None:
@@ -249,7 +271,7 @@ class StudySearcher(RecordedSearcher):
             if not at_the_end and not was_stopped(record):
                 return record
             ended = self._study.finish(record.number, self._recipe.rungs[-1])
-            remember(self._asha, f"past-{record.number}", ended)
+            remember(self._asha, ended)
         if not self.wants_more():
             return None
         number = len(self._study.trials)
