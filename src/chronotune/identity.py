@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from chronotune.config.recipe import Recipe
+from chronotune.config.space import extremes
 from chronotune.data.panel import TrialData
 from chronotune.data.prepare import Dataset
 
@@ -48,10 +49,13 @@ def identity(recipe: Recipe, dataset: Dataset, data: TrialData) -> dict[str, str
     }
 
 
-def rules(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """By dotted key, what of a recipe (as JSON) decides what is tried, what is stopped and what wins."""
-    found = dict(chain.from_iterable(_flat(part, recipe[part]) for part in _RULES if part in recipe))
-    return {key: value for key, value in found.items() if key not in _FREE}
+def rules(recipe: Recipe) -> dict[str, Any]:
+    """By dotted key, what of a recipe decides what is tried, what is stopped and what wins, as JSON values."""
+    values = recipe.model_dump(mode="json", include=set(_RULES))
+    found = dict(chain.from_iterable(_flat(part, value) for part, value in values.items()))
+    searched = extremes(recipe.search_space.covariates)
+    sets = {f"data.covariate_sets.{name}": list(recipe.data.sets[name]) for name in searched}
+    return {key: value for key, value in found.items() if key not in _FREE} | sets
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from chronotune import __version__
 from chronotune.challenger import settle
 from chronotune.cluster import connected, preflight, slots, threads_of_one_node
 from chronotune.config.load import dump_recipe, load_recipe
-from chronotune.config.recipe import Recipe
+from chronotune.config.recipe import Recipe, stored
 from chronotune.contenders import BEST
 from chronotune.data.describe import describe
 from chronotune.data.panel import TrialData
@@ -180,7 +180,7 @@ def resume_sweep(
     with Lease(directory):
         study = Study.reopen(directory)
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
-        refuse_changes(*map(rules, (study.attribute("recipe"), recipe.model_dump(mode="json"))))
+        refuse_changes(*map(rules, (stored(study.attribute("recipe")), recipe)))
         if (ended := study.attribute("ended")) and not (more_trials or more_minutes or any_lost(study.read())):
             _tell_the_end(directory, recipe, dataset, datetime.fromisoformat(ended))
             return directory
