@@ -71,12 +71,13 @@ def test_a_result_is_recorded_once(tmp_path: Path) -> None:
     assert [r.objective for r in study.trial(number).results] == [0.4]
 
 
-def test_a_torn_last_line_is_cut_back(tmp_path: Path) -> None:
-    """A driver killed in the middle of a write leaves a journal that Optuna could never extend."""
+@pytest.mark.parametrize("torn", [b'{"op_code":6,"worker', b"\0\0\0\0\n", b'{"op_code":6,"wor\0\0\n\0\0\n\0'])
+def test_a_torn_last_line_is_cut_back(tmp_path: Path, torn: bytes) -> None:
+    """A driver killed in the middle of a write, or a power failure, leaves what Optuna could never extend."""
     study = new_study(tmp_path)
     study.record(ask(study), result(3, 0.4))
     with (tmp_path / JOURNAL).open("ab") as journal:
-        journal.write(b'{"op_code":6,"worker')
+        journal.write(torn)
     reopened = Study.reopen(tmp_path)
     reopened.record(0, result(9, 0.2))
     assert [r.objective for r in read(tmp_path).trials[0].results] == [0.4, 0.2]
@@ -137,8 +138,10 @@ def test_folders_without_a_study_are_refused(tmp_path: Path) -> None:
     (tmp_path / JOURNAL).touch()
     with pytest.raises(InputError, match="never begun"):
         read(tmp_path)
-    new_study(tmp_path).note("schema", 99)
-    with pytest.raises(InputError, match="schema 1, but this one has 99"):
+    study = new_study(tmp_path)
+    study.note("chronotune", "7.1")
+    study.note("schema", 99)
+    with pytest.raises(InputError, match=r"schema 1, but this one has 99\. There is no migration: use chronotune 7\.1"):
         read(tmp_path)
 
 

@@ -184,7 +184,7 @@ def removal(url: str, names: Sequence[str]) -> str:
 
 
 def repair(directory: Path) -> None:
-    """Make a journal loadable after a crash: cut a torn last line, clear a lock whose holder is gone.
+    """Make a journal loadable after a crash: cut what is torn at its end, clear a lock whose holder is gone.
 
     Only for the holder of the sweep's lease: nobody else writes the journal.
     """
@@ -196,8 +196,18 @@ def repair(directory: Path) -> None:
     with journal.open("rb+") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
+        while whole and not _is_json(content[(begin := content.rfind(b"\n", 0, whole - 1) + 1) : whole]):
+            whole = begin  # a disk that lost its power can hold a line's length without its content
         if whole < len(content):
             file.truncate(whole)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

@@ -276,8 +276,8 @@ def _load(directory: Path, storage: BaseStorage) -> tuple[BaseStorage, optuna.St
     study = optuna.load_study(study_name=name, storage=storage)
     if (schema := study.user_attrs.get("schema")) != SCHEMA:
         raise InputError(
-            f"{directory}: this version reads studies of schema {SCHEMA}, but this one has {schema}. "
-            f"Use the version of chronotune that wrote it"
+            f"{directory}: this version reads studies of schema {SCHEMA}, but this one has {schema}. There is no "
+            f"migration: use chronotune {study.user_attrs.get('chronotune', 'of the version that wrote it')}"
         )
     return storage, study
 
