@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from chronotune import significance
-from chronotune.significance import MIN_BLOCKS, _t, block_length, by_day, compare, draws
+from chronotune.significance import MIN_BLOCKS, _t, block_length, by_day, compare, draws, overlap
 
+QUARTER, HOUR, DAY = timedelta(minutes=15), timedelta(hours=1), timedelta(days=1)
 student = pytest.importorskip("scipy.stats").t
 """scikit-learn brings scipy."""
 
@@ -96,6 +98,25 @@ def test_the_shortest_block_is_respected() -> None:
     """Forecasts that overlap are not independent, whatever their correlation says."""
     assert compare(*losses(60, 0.1), shortest=7).block == 7
     assert compare(*losses(4, 0.1), shortest=7).block == 4
+
+
+@pytest.mark.parametrize(
+    ("step", "horizon", "stride", "days"),
+    [
+        (QUARTER, 96, 96, 1),
+        (QUARTER, 1, 1, 1),
+        (QUARTER, 96, 24, 1),
+        (HOUR, 48, 24, 2),
+        (HOUR, 49, 24, 3),
+        (HOUR, 168, 168, 1),
+        (DAY, 7, 7, 1),
+        (DAY, 7, 1, 7),
+        (7 * DAY, 6, 4, 2),
+    ],
+)
+def test_blocks_hold_forecasts_that_overlap(step: timedelta, horizon: int, stride: int, days: int) -> None:
+    """In days; in origins for data in steps of a day or longer."""
+    assert overlap(step, horizon, stride) == days
 
 
 def test_draws_are_blocks_of_neighbours() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,8 @@ from chronotune.data.sources import read
 from chronotune.data.windows import actuals
 from chronotune.metrics import EVALUATION_LEVELS
 from chronotune.openings import Openings
-from chronotune.significance import Comparison, by_day, compare
+from chronotune.significance import DAY, Comparison, by_day, compare, overlap
 from chronotune.verdict import Verdict
-
-_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class Ruler:
     ) -> Verdict:
         """Compare two models by what `losses` returned for each."""
         comparison = self.compared(losses[challenger], losses[zero_shot])
-        unit = "days" if self.panel.step < _DAY else "origins"
+        unit = "days" if self.panel.step < DAY else "origins"
         return Verdict(challenger, zero_shot, self.recipe.objective, comparison, unit, openings)
 
     def compared(self, losses: FloatArray, reference: FloatArray) -> Comparison:
@@ -141,13 +138,6 @@ def spread(data: TrialData, most: int) -> NDArray[np.int64]:
     """Numbers of at most so many validation windows, at even distances."""
     count = len(data.validation)
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
-
-
-def overlap(step: timedelta, horizon: int, stride: int) -> int:
-    """Days (origins, for steps of a day or longer) that share forecast steps: the least length of a block."""
-    if stride >= horizon:
-        return 1
-    return max(1, math.ceil(horizon * step / _DAY)) if step < _DAY else math.ceil(horizon / stride)
 
 
 def merged(

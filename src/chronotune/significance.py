@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import NormalDist
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from chronotune.metrics import Floats
 
+DAY = timedelta(days=1)
 RESAMPLINGS = 10_000
 LEVEL, POWER = 0.95, 0.8
 MIN_BLOCKS = 10
@@ -115,6 +117,13 @@ def compare(
         block,
         _series_gains(losses, block, resamplings, root) if series > 1 else None,
     )
+
+
+def overlap(step: timedelta, horizon: int, stride: int) -> int:
+    """Days (origins, for steps of a day or longer) that share forecast steps: the least length of a block."""
+    if stride >= horizon:
+        return 1
+    return max(1, math.ceil(horizon * step / DAY)) if step < DAY else math.ceil(horizon / stride)
 
 
 def by_day(losses: Floats, days: NDArray[np.int64], series: NDArray[np.int64]) -> Floats:

@@ -231,3 +231,18 @@ def test_too_few_validation_origins_are_a_warning() -> None:
     few = load(load_recipe("smoke")).report.lines("warning")
     assert any("should give 12 validation origins or more" in line and "but gives 4" in line for line in few)
     assert load(load_recipe("quickstart")).report.lines("warning") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["split.test=0.0275"], []),
+        (["split.test=0.026"], ["should give 10 days with a test origin or more", "but gives 9. Raise split.test"]),
+        (["split.test=0.052", "horizon=48", "split.stride=24"], ["should give 20 days", "but gives 17."]),
+    ],
+)
+def test_too_few_test_origins_are_a_warning(changes: list[str], told: list[str]) -> None:
+    """A sweep that can only end without a verdict is told before; forecasts that overlap count less."""
+    lines = load(load_recipe("quickstart", changes)).report.lines("warning")
+    assert len(lines) == (1 if told else 0)
+    assert all(part in lines[0] for part in told)

@@ -23,6 +23,7 @@ from chronotune.data.sources import read
 from chronotune.data.split import split_by_time
 from chronotune.data.windows import windows_at
 from chronotune.metrics import seasonal_scale
+from chronotune.significance import DAY, MIN_BLOCKS, overlap
 
 FEW_ORIGINS = 12
 """Validation origins below which the noise of a rung is too large.
@@ -54,7 +55,7 @@ def load(recipe: Recipe) -> Dataset:
     frame = read(recipe.data, recipe.evaluation.segments)
     refuse_fine(frame, recipe.evaluation.segments)
     dataset = prepare(frame, recipe)
-    return replace(dataset, report=dataset.report.extended(_few_origins(dataset.split)))
+    return replace(dataset, report=dataset.report.extended(_few_origins(dataset, recipe)))
 
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Dataset:
@@ -167,12 +168,18 @@ def _scale_findings(panel: Panel, split: Split, recipe: Recipe) -> Iterator[Find
             yield Finding("error", data.target, rule, "Give a longer past, or choose another split")
 
 
-def _few_origins(split: Split) -> Iterator[Finding]:
-    """Too few validation origins for a rung to tell good trials from lucky ones."""
+def _few_origins(dataset: Dataset, recipe: Recipe) -> Iterator[Finding]:
+    """Too few for a rung to tell good trials from lucky ones, or for the end to tell anything."""
+    panel, split = dataset.panel, dataset.split
     if (count := len(split.validation_origins)) < FEW_ORIGINS:
         rule = f"should give {FEW_ORIGINS} validation origins or more, on fewer the best trial is often luck, but gives"
         remedy = "Raise split.validation_origins or split.validation, or lower split.stride"
         yield Finding("warning", "split", f"{rule} {count}", remedy)
+    days = len({panel.time(origin).toordinal() for origin in split.test_origins})
+    if days < (needed := MIN_BLOCKS * overlap(panel.step, recipe.horizon, recipe.stride)):
+        unit = "days with a test origin" if panel.step < DAY else "test origins"
+        rule = f"should give {needed} {unit} or more, on fewer there is no verdict, but gives"
+        yield Finding("warning", "split", f"{rule} {days}", "Raise split.test, or give more data")
 
 
 _UNSCORED = (
