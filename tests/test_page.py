@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from chronotune.cli import app
 from chronotune.config.load import dump_recipe
 from chronotune.data.prepare import load, trial_data
 from chronotune.errors import ChronotuneError, InputError
+from chronotune.noise import RungNoise
 from chronotune.page import NAME, trials, write_report
 from chronotune.page.html import Html, data, table, tag
 from chronotune.page.trials import at_budget, importances, shared_budget, varied
@@ -57,6 +59,16 @@ def test_an_evaluated_sweep_misses_nothing(tmp_path: Path) -> None:
     anchors = [one["id"] for _, one in page.elements if "id" in one]
     assert len(anchors) == len(set(anchors))
     assert {f"#{anchor}" for anchor in anchors} >= {one["href"] for one in page.all("a")}
+
+
+def test_the_search_says_what_may_be_luck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What zero-shot scores however it is fed, and how far apart trials must be to differ."""
+    evaluated(tmp_path)
+    monkeypatch.setattr(sys.modules["chronotune.page.search"], "noise", lambda _: [RungNoise(27, 24, 3, 0.012, 1)])
+    text = page_of(tmp_path).text
+    assert "Zero-shot: sql of the untouched model by what it is fed" in text
+    assert "Validation noise: 24 origins separate a trial from its rung's best" in text
+    assert "1.20% at 27 (1 of 2 are closer)." in text
 
 
 def test_a_legend_names_each_line_once_and_says_which_are_hidden(tmp_path: Path) -> None:

@@ -92,8 +92,9 @@ def test_the_finalists_stand_below_the_leaderboard(tmp_path: Path) -> None:
         next(line.split() for line in text_of(page).splitlines() if mark in line) for mark in ("seed 1", "0.7000")
     )
     assert "mean sql spread gain in the search seed 1 seed 2 seed 3" in " ".join(head)
-    assert row == ["0", "running", "0.6750", "0.0354", "+15.6%", "0.6000", "0.6500", "0.7000"]
+    assert row == ["0", "interrupted", "0.6750", "0.0354", "+15.6%", "0.6000", "0.6500", "0.7000"]
     assert "wins" not in text_of(page)
+    assert "with other seeds, by their mean\nonly 1 of the 3 wanted: no other reached the full budget" in text_of(page)
     study.repeat(0, 3, into=second)
     second.fail(2, "no memory")
     study.note("winner", {"number": 0, "seed": 2, "score": 0.7, "mean": 0.675, "spread": 0.035355, "seeds": 2})
@@ -116,6 +117,8 @@ def test_a_terminal_gets_a_live_table(tmp_path: Path) -> None:
     study.repeat(0, 1, into=second)
     watch.update(study.read())
     assert "finalists: validation sql" in text_of(screen)
+    assert "running" in text_of(screen)
+    assert "interrupted" not in text_of(screen)
     watch.ended(tmp_path, study.read())
     assert text_of(screen).count("zero-shot") >= 2
 
@@ -126,6 +129,9 @@ def test_the_conclusion_names_the_next_step(tmp_path: Path) -> None:
     study, page = some_sweep(folder), console()
     conclude(page, folder, study.read())
     assert "4 trials: 1 stopped early, 1 failed" in text_of(page)
+    assert "zero-shot: validation sql of the untouched model by what it is fed" in text_of(page)
+    assert ["96", "0.8000"] in [line.split() for line in text_of(page).splitlines()]
+    assert ["48", "0.9000"] in [line.split() for line in text_of(page).splitlines()]
     assert "chronotune resume" in text_of(page)
     row = {"model": "best", "context_length": 96, "covariates": "known"}
     scores = dict.fromkeys(("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80"), 0.5)

@@ -38,8 +38,10 @@ def some_sweep(directory: Path) -> Study:
 def test_the_leaderboard_begins_with_zero_shot(tmp_path: Path) -> None:
     """Then the trials by their best score, those without one last; gains are relative to zero-shot."""
     some_sweep(tmp_path)
-    board = leaderboard(tmp_path)
+    with Lease(tmp_path):
+        board = leaderboard(tmp_path)
     assert board["state"].to_list() == ["zero-shot", "failed", "complete", "pruned", "running"]
+    assert leaderboard(tmp_path)["state"].to_list()[-1] == "interrupted"
     assert board["score"].to_list() == [0.8, 0.5, 0.6, 0.75, None]
     assert board["gain"].to_list()[:3] == [0.0, pytest.approx(0.375), pytest.approx(0.25)]
     assert board["context_length"][0] == 96
@@ -60,6 +62,7 @@ def test_a_sweep_is_json(tmp_path: Path) -> None:
     loaded = json.loads(json.dumps(as_dict(study.read()), allow_nan=False))
     assert loaded["state"] == "interrupted"
     assert loaded["results"][-1]["sql"] is None
+    assert [setting["metrics"]["sql"] for setting in loaded["zero_shot"]] == [0.8, 0.9]
     (tmp_path / "empty").mkdir()
     json.dumps(as_dict(new_study(tmp_path / "empty").read()), allow_nan=False)
 

@@ -28,12 +28,12 @@ NEEDED_LEAST = ("r2", "mape", "covariates", "context", "coverage80", "rmse", "wq
 """Columns of an evaluation that a terminal lacks the room for, in the order in which they go."""
 
 
-def leaderboard_table(reading: Reading, rows: int | None = None, width: int = WIDE) -> Group:
-    """The leaderboard: zero-shot, then the best `rows` trials (all by default)."""
+def leaderboard_table(reading: Reading, rows: int | None = None, width: int = WIDE, driven: bool = True) -> Group:
+    """The leaderboard of a sweep, `driven` or not: zero-shot, then the best `rows` trials (all by default)."""
     from chronotune.results import leaderboard
 
     objective, budget = reading.attributes["recipe"]["objective"], reading.attributes["recipe"]["budget"]["windows"]
-    board = leaderboard(reading).head((rows or len(reading.trials)) + 1)
+    board = leaderboard(reading, driven).head((rows or len(reading.trials)) + 1)
     lines = [_leaderboard_cells(row, objective) for row in board.iter_rows(named=True)]
     title = f"{reading.name}: validation {objective}, lower is better; budget {budget} windows a trial"
     hidden = {"best at", "steps", "seconds", "batch"} if width < WIDE else set()
@@ -58,16 +58,36 @@ def _leaderboard_cells(row: Mapping[str, Any], objective: str) -> dict[str, str]
     }
 
 
-def finalists_table(reading: Reading) -> Group | None:
+def zero_shot_table(reading: Reading) -> Group | None:
+    """What the untouched model scores with each context and covariate set; None when that is one, or unknown."""
+    from chronotune.results import zero_shot
+
+    rows = zero_shot(reading)
+    if sum(len(row) - 1 for row in rows) < 2:
+        return None
+    lines = [
+        {
+            "context": str(row["context_length"]),
+            **{f"covariates {name}": _text(row[name], ".4f") for name in row if name != "context_length"},
+        }
+        for row in rows
+    ]
+    objective = reading.attributes["recipe"]["objective"]
+    return Group(f"zero-shot: validation {objective} of the untouched model by what it is fed", _table(lines, set()))
+
+
+def finalists_table(reading: Reading, driven: bool = True) -> Group | None:
     """The finalists from best to worst, a column for each seed; None when there are none."""
     from chronotune.results import finalists
 
-    rows = finalists(reading)
+    rows = finalists(reading, driven)
     if not rows:
         return None
     objective, seeds = reading.attributes["recipe"]["objective"], reading.attributes["finalists"]["seeds"]
     lines = [_finalist_cells(row, objective, seeds) for row in rows]
     title = f"finalists: validation {objective} when trained again with other seeds, by their mean"
+    if len(rows) < (wanted := reading.attributes["recipe"]["finalists"]["top"]):
+        title += f"\nonly {len(rows)} of the {wanted} wanted: no other reached the full budget"
     return Group(title, _table(lines, set(), colour_by="state"))
 
 
@@ -270,8 +290,11 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
     from chronotune.noise import sentence
     from chronotune.results import noise
 
+    driver = _other_driver(directory)
     if reading.attributes.get("zero_shot") or reading.trials:
-        console.print(leaderboard_table(reading, rows, console.width))
+        console.print(leaderboard_table(reading, rows, console.width, driver is not None))
+    if (settings := zero_shot_table(reading)) is not None:
+        console.print(settings)
     pruned = sum(trial.state == "pruned" for trial in reading.trials)
     failed = sum(trial.state == "failed" for trial in reading.trials)
     console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
@@ -281,7 +304,7 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(
             f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}", highlight=False
         )
-    if (table := finalists_table(reading)) is not None:
+    if (table := finalists_table(reading, driver is not None)) is not None:
         console.print(table)
     if choice := _choice(reading):
         console.print(choice, highlight=False)
@@ -291,17 +314,23 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(evaluation_table(evaluation, console.width))
     if refit := _refit(reading):
         console.print(refit, highlight=False, soft_wrap=True)
-    console.print(_next_step(directory, reading), highlight=False, soft_wrap=True)
+    console.print(_next_step(directory, reading, driver), highlight=False, soft_wrap=True)
 
 
-def _next_step(directory: Path, reading: Reading) -> str:
+def _other_driver(directory: Path) -> Mapping[str, Any] | None:
+    """Who drives the sweep, unless it is this process, which is about to leave."""
     from chronotune.lease import is_alive, read_holder
 
-    path, holder = display_path(directory), read_holder(directory)
+    holder = read_holder(directory)
+    return holder if holder is not None and holder["pid"] != os.getpid() and is_alive(holder) else None
+
+
+def _next_step(directory: Path, reading: Reading, driver: Mapping[str, Any] | None) -> str:
+    path = display_path(directory)
     if reading.attributes.get("ended"):
         return f"next: {_after_the_verdict(path, reading)}"
-    if holder is not None and holder["pid"] != os.getpid() and is_alive(holder):
-        return f"still running, driven by process {holder['pid']} on {holder['host']}"
+    if driver is not None:
+        return f"still running, driven by process {driver['pid']} on {driver['host']}"
     return f"not finished; go on with: chronotune resume {path}"
 
 

@@ -24,37 +24,53 @@ POINT = ("mode", "learning_rate", "windows", "accumulation", "context_length", "
 """Hyperparameters in the order of display."""
 
 
-def leaderboard(sweep: str | Path | Reading) -> pl.DataFrame:
+def leaderboard(sweep: str | Path | Reading, driven: bool = True) -> pl.DataFrame:
     """Zero-shot first, then all trials from best to worst; those without a result come last.
 
     Args:
         sweep: A sweep's folder, or a reading of its study.
+        driven: Of a reading: whether somebody drives its sweep. In a folder that is looked up.
 
     Returns:
-        Columns: trial (null for zero-shot), state, score (the objective's best value on validation), gain (relative
-        to zero-shot, positive is better), windows_seen (of the best score), steps and seconds (of the whole trial),
-        and the hyperparameters.
+        Columns: trial (null for zero-shot), state (of a trial that has not ended: running, or interrupted when nobody
+        drives the sweep), score (the objective's best value on validation), gain (relative to zero-shot, positive is
+        better), windows_seen (of the best score), steps and seconds (of the whole trial), and the hyperparameters.
     """
     import polars as pl
 
-    reading = sweep if isinstance(sweep, Reading) else read(Path(sweep))
+    if isinstance(sweep, Reading):
+        reading = sweep
+    else:
+        driven, reading = is_driven(Path(sweep)), read(Path(sweep))
     zero_shot, reference = reading.zero_shot, _reference(reading)
     trials = sorted(reading.trials, key=lambda trial: (trial.best is None, _score(trial) or 0.0, trial.number))
     rows = [_zero_shot_row(zero_shot, reference)] if zero_shot else []
-    rows += [_trial_row(trial, reference) for trial in trials]
+    rows += [_trial_row(trial, reference, driven) for trial in trials]
     return pl.DataFrame(rows, schema=_schema())
 
 
-def finalists(reading: Reading) -> list[dict[str, Any]]:
+def _state(trial: TrialRecord, driven: bool) -> str:
+    return _unended(driven) if trial.state == "running" else trial.state
+
+
+def _unended(driven: bool) -> str:
+    return "running" if driven else "interrupted"
+
+
+def finalists(reading: Reading, driven: bool = True) -> list[dict[str, Any]]:
     """The trials that were trained again with other seeds, from best to worst; empty when there are none.
 
+    Args:
+        reading: Of a sweep's study.
+        driven: Whether somebody drives the sweep.
+
     Returns:
-        For each: trial, state (running, complete, or failed when a repeat failed), mean and spread (sample standard
-        deviation) of the objective over its seeds, gain (of the mean, relative to zero-shot), searched (the score that
-        it was chosen for, with the search's seed), and the repeats: number, seed, state, score, windows_seen (of the
-        score), reason (of a failure).
+        For each: trial, state (running or interrupted, complete, or failed when a repeat failed), mean and spread
+        (sample standard deviation) of the objective over its seeds, gain (of the mean, relative to zero-shot), searched
+        (the score that it was chosen for, with the search's seed), and the repeats: number, seed, state, score,
+        windows_seen (of the score), reason (of a failure).
     """
-    return [_finalist_row(standing, _reference(reading)) for standing in standings(reading)]
+    return [_finalist_row(standing, _reference(reading), driven) for standing in standings(reading)]
 
 
 def _reference(reading: Reading) -> float | None:
@@ -63,10 +79,10 @@ def _reference(reading: Reading) -> float | None:
     return float(best["metrics"][reading.attributes["recipe"]["objective"]]) if best else None
 
 
-def _finalist_row(standing: Standing, reference: float | None) -> dict[str, Any]:
+def _finalist_row(standing: Standing, reference: float | None, driven: bool) -> dict[str, Any]:
     return {
         "trial": standing.trial.number,
-        "state": "running" if not standing.ended else "failed" if standing.failures else "complete",
+        "state": _unended(driven) if not standing.ended else "failed" if standing.failures else "complete",
         "mean": standing.mean,
         "gain": 1 - standing.mean / reference if standing.mean is not None and reference else None,
         "spread": standing.spread,
@@ -75,7 +91,7 @@ def _finalist_row(standing: Standing, reference: float | None) -> dict[str, Any]
             {
                 "number": repeat.number,
                 "seed": repeat.seed,
-                "state": repeat.state,
+                "state": _state(repeat, driven),
                 "score": _score(repeat),
                 "windows_seen": repeat.best.windows_seen if repeat.best else 0,
                 "reason": repeat.reason,
@@ -135,12 +151,12 @@ def _zero_shot_row(setting: Any, reference: float | None) -> dict[str, Any]:
     }
 
 
-def _trial_row(trial: TrialRecord, reference: float | None) -> dict[str, Any]:
+def _trial_row(trial: TrialRecord, reference: float | None, driven: bool) -> dict[str, Any]:
     score, point = _score(trial), trial.hyperparameters
     last = trial.results[-1].attributes if trial.results else {}
     return {
         "trial": trial.number,
-        "state": trial.state,
+        "state": _state(trial, driven),
         "score": score,
         "gain": 1 - score / reference if score is not None and reference else None,
         "windows_seen": trial.best.windows_seen if trial.best else 0,
@@ -155,6 +171,16 @@ def _score(trial: TrialRecord) -> float | None:
     return trial.best.objective if trial.best else None
 
 
+def zero_shot(reading: Reading) -> list[dict[str, Any]]:
+    """The untouched model's objective on validation: a row for each context, a column for each covariate set."""
+    objective, rows = reading.attributes["recipe"]["objective"], dict[int, dict[str, Any]]()
+    for setting in reading.attributes.get("zero_shot") or ():
+        length = setting["context_length"]
+        row = rows.setdefault(length, {"context_length": length})
+        row[setting["covariates"]] = setting["metrics"][objective]
+    return list(rows.values())
+
+
 def noise(reading: Reading) -> list[RungNoise]:
     """How far apart the trials must be at each rung to mean something; empty when nothing is known of it."""
     return at_rungs(reading.trials, reading.attributes["recipe"]["objective"])
@@ -166,9 +192,10 @@ def as_dict(reading: Reading, driven: bool = False) -> dict[str, Any]:
         "name": reading.name,
         "state": state_of(reading, driven),
         "recipe": reading.attributes["recipe"],
-        "leaderboard": without_nan(leaderboard(reading).to_dicts()),
+        "leaderboard": without_nan(leaderboard(reading, driven).to_dicts()),
+        "zero_shot": without_nan(reading.attributes.get("zero_shot") or []),
         "results": without_nan(curves(reading).to_dicts()),
-        "finalists": without_nan(finalists(reading)),
+        "finalists": without_nan(finalists(reading, driven)),
         "noise": without_nan([asdict(rung) for rung in noise(reading)]),
         "winner": reading.attributes.get("winner"),
         "evaluation": without_nan(reading.evaluation),

@@ -23,8 +23,9 @@ from ray import tune
 from chronotune import collector, device, finetune, forecaster, members, metrics
 from chronotune.cluster import is_given_up, usable_cpus
 from chronotune.config.model import ModelPreset
+from chronotune.config.points import some
 from chronotune.config.recipe import Recipe, distinct_sets
-from chronotune.config.space import Hyperparameters, extremes
+from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import FloatArray, Panel, TrialData, Window
 from chronotune.endings import Notice, ToldToGo, ended_when_stuck
 from chronotune.errors import ChronotuneError, StorageError
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from chronos.chronos2 import Chronos2Model
 
 log = logging.getLogger("chronotune.trial")
+
+ZERO_SHOT_LENGTHS = 8
+"""At most so many context lengths of a range are scored without training; of a choice all are."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,10 @@ class Worker:
         return validate(model, self.assignment.recipe, self.assignment.data, context_length, covariates)[0]
 
     def zero_shot(self) -> list[dict[str, Any]]:
-        """The untouched model's validation metrics for every context length and covariate set of the space."""
+        """The untouched model's validation metrics for the context lengths and every covariate set of the space."""
         recipe = self.assignment.recipe
-        settings = itertools.product(extremes(recipe.search_space.context_length), distinct_sets(recipe))
+        lengths = some(recipe.search_space.context_length, ZERO_SHOT_LENGTHS)
+        settings = itertools.product(lengths, distinct_sets(recipe))
         return [self._zero_shot(self.base, *setting) for setting in settings]
 
     def _zero_shot(self, base: Chronos2Model, context_length: int, covariates: str) -> dict[str, Any]:

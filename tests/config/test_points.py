@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chronotune.config.load import dump_recipe, load_recipe, load_space
-from chronotune.config.points import contains, described, outside, searched
+from chronotune.config.points import contains, described, outside, searched, some
 from chronotune.config.space import Choice, Fixed, FloatRange, IntRange
 
 
@@ -26,6 +26,14 @@ def test_contains(parameter: Any, inside: list[Any], not_inside: list[Any]) -> N
     assert all(contains(parameter, value) for value in inside)
     assert not any(contains(parameter, value) for value in not_inside)
     assert described(parameter)
+
+
+def test_some_values_of_a_parameter() -> None:
+    """Of a range both ends and what lies evenly between, on its steps; of all else everything, however many."""
+    assert some(IntRange(low=96, high=2016, step=96), 8) == [96, 384, 672, 960, 1152, 1440, 1728, 2016]
+    assert some(IntRange(low=96, high=288, step=96), 8) == [96, 192, 288]
+    assert some(Choice(values=list(range(1, 11))), 8) == list(range(1, 11))
+    assert some(Fixed(value=96), 8) == [96]
 
 
 def test_outside_gives_every_reason() -> None:

@@ -109,6 +109,14 @@ def _points(
         yield from _points({**chosen, name: value}, later, known)
 
 
+def some(parameter: FloatRange | IntRange | Choice | Fixed, most: int) -> list[Any]:
+    """Of a range of whole numbers both ends and others at even distances, at most so many; else all its values."""
+    values = _values(parameter)
+    if not isinstance(parameter, IntRange) or len(values) <= most:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+
+
 def _values(parameter: FloatRange | IntRange | Choice | Fixed) -> Sequence[Any]:
     match parameter:
         case FloatRange():

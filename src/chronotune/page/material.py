@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chronotune.metrics import without_nan
-from chronotune.results import finalists, leaderboard
+from chronotune.results import finalists, is_driven, leaderboard
 from chronotune.study import Reader, Reading
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def gather(directory: Path) -> Material:
     Raises:
         InputError: `directory` holds no sweep.
     """
-    reader = Reader(directory)
+    reader, driven = Reader(directory), is_driven(directory)
     reading = reader.read()
     windows = _read(directory / "windows.json")
     evaluated = (reading.evaluation or {}).get("sha256")
@@ -86,8 +86,8 @@ def gather(directory: Path) -> Material:
         directory=directory,
         reading=reading,
         study=reader.as_optuna,
-        board=without_nan(leaderboard(reading).to_dicts()),
-        finalists=without_nan(finalists(reading)),
+        board=without_nan(leaderboard(reading, driven).to_dicts()),
+        finalists=without_nan(finalists(reading, driven)),
         segments=_read(directory / "segments.json") if reading.evaluation else {},
         windows=windows if evaluated is not None and windows.get("sha256") == evaluated else {},
         data=_read(directory / DATA),

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from html import unescape
 from typing import Any
 
+from chronotune.noise import sentence
 from chronotune.page import trials
 from chronotune.page.html import Content, Html, Plot, figure, join, missing, section, table, tag
 from chronotune.page.material import Material
 from chronotune.page.plots import CHALLENGER, label, plot
 from chronotune.page.words import duration, figure_of, percent, plural
+from chronotune.results import noise, zero_shot
 
 _ENOUGH = 4
 """Trials without which nothing can be said of what a hyperparameter did."""
@@ -19,7 +21,7 @@ _SHOWN_FAILURES = 10
 
 def search(material: Material) -> Html:
     """The leaderboard, the finalists, and the plots of all trials."""
-    board = tag("p", _about(material)), _leaderboard(material), _finalists(material)
+    board = tag("p", _about(material)), _leaderboard(material), _zero_shot(material), _finalists(material)
     return section("search", "How the search went", *board, _curves(material), *_influence(material))
 
 
@@ -30,9 +32,11 @@ def _about(material: Material) -> str:
     wanted = material.reading.attributes.get("trials")
     early = f" No more trials, although {wanted} were wanted: {stopped}." if stopped else ""
     counted = plural(len(states), "trial") + (f": {counts}" if counts else "")
+    told = sentence(noise(material.reading))
     return (
         f"{counted}. Trials are ranked by {material.objective} on validation, lower is better; "
         f"the full budget is {material.recipe['budget']['windows']:,} training windows.{early}"
+        + (f" {told[:1].upper()}{told[1:]}." if told else "")
     )
 
 
@@ -89,6 +93,17 @@ def _row(row: Mapping[str, Any], objective: str) -> dict[str, Content]:
         "context": figure_of(row["context_length"]),
         "covariates": row["covariates"] or "",
     }
+
+
+def _zero_shot(material: Material) -> Html:
+    rows: list[dict[str, Content]] = [
+        {
+            "context": str(row["context_length"]),
+            **{f"covariates {name}": figure_of(row[name], ".4f") for name in row if name != "context_length"},
+        }
+        for row in zero_shot(material.reading)
+    ]
+    return table(f"Zero-shot: {material.objective} of the untouched model by what it is fed", rows)
 
 
 def _finalists(material: Material) -> Html:

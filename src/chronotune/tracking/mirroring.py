@@ -6,6 +6,7 @@ What a dead server missed is caught up when it returns, at the sweep's end, or b
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -49,12 +50,13 @@ class MirrorReport:
     """Why MLflow lacks part of the sweep, and what helps, in one line; None when it has everything."""
 
 
-def mirror(directory: Path, tracking: Tracking) -> MirrorReport:
+def mirror(directory: Path, tracking: Tracking, options: str = "") -> MirrorReport:
     """Bring MLflow up to date with a sweep, once: one that runs, was killed, or has finished.
 
     Args:
         directory: The sweep's folder.
         tracking: Where to mirror it.
+        options: What `chronotune mirror` needs to do the same again.
 
     Returns:
         What was written. A failure of MLflow is its `trouble`, never an exception.
@@ -64,7 +66,7 @@ def mirror(directory: Path, tracking: Tracking) -> MirrorReport:
     """
     if not tracking.enabled:
         return MirrorReport()
-    copier = _Copier(directory, tracking, Reader(directory).read)
+    copier = _Copier(directory, tracking, Reader(directory).read, options)
     holder = read_holder(directory)
     copier.persist(driven=holder is not None and is_alive(holder))
     return copier.report
@@ -87,7 +89,9 @@ def mirror_again(directory: Path, uri: str | None = None, experiment: str | None
     stored = read(directory).attributes["recipe"]["tracking"]
     wanted = {"uri": uri, "experiment": experiment}
     changes = {key: value for key, value in wanted.items() if value is not None}
-    report = mirror(directory, Tracking.model_validate({**stored, **changes, "enabled": True}))
+    named = (("--to", uri), ("--experiment", experiment))
+    options = "".join(f" {name} {shlex.quote(value)}" for name, value in named if value)
+    report = mirror(directory, Tracking.model_validate({**stored, **changes, "enabled": True}), options)
     if report.trouble:
         raise ChronotuneError(report.trouble)
     return report
@@ -193,8 +197,11 @@ class _Brought:
 class _Copier:
     """Copies a study to MLflow again and again and remembers what is there; after a failure it looks afresh."""
 
-    def __init__(self, directory: Path, tracking: Tracking, read: Callable[[], Reading] | None = None) -> None:
+    def __init__(
+        self, directory: Path, tracking: Tracking, read: Callable[[], Reading] | None = None, options: str = ""
+    ) -> None:
         self._directory, self._experiment, self._uri = directory.resolve(), tracking.experiment, resolve_uri(tracking)
+        self._again = f"chronotune mirror {self._directory}{options}"
         prepare_environment()
         self._given, self._tracking = read, tracking
         self._read: Callable[[], Reading] | None = None
@@ -210,7 +217,7 @@ class _Copier:
         """What was written so far, with a sentence for the user when that is not everything."""
         sentence = (
             f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
-            f"and `chronotune mirror {self._directory}` catches up"
+            f"and `{self._again}` catches up"
         )
         done = masked(self._uri), self._points, self._results, self._version
         return MirrorReport(*done, sentence if self._trouble else None)
