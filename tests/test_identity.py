@@ -112,3 +112,13 @@ def test_what_may_change_is_let_in(begun: Path, changes: dict[str, Any]) -> None
     """It decides nothing of what is tried and what wins."""
     with pytest.raises(LetInError):
         _resume(begun, **changes)
+
+
+def test_a_recipe_of_before_a_key_existed_is_let_in(begun: Path) -> None:
+    """A newer version knows more keys than the study holds; their defaults are what the sweep had all along."""
+    study = Study.reopen(begun)
+    recipe = study.attribute("recipe")
+    del recipe["finalists"]["refit"]
+    study.note("recipe", recipe)
+    with pytest.raises(LetInError):
+        _resume(begun)

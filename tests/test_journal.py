@@ -131,6 +131,17 @@ def test_optuna_reads_and_writes_the_same_file(tmp_path: Path) -> None:
     assert (again.best_value, again.user_attrs) == (1.5, {"umlaut": "ä\n"})
 
 
+def test_a_relative_path_waits_for_no_dead_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock leads to the file: Optuna breaks one by that file's age, and waits for ever where it leads nowhere."""
+    monkeypatch.chdir(tmp_path)
+    Path("sweep").mkdir()
+    dead, alive = (Journal(Path("sweep") / JOURNAL)._file._mutex for _ in range(2))
+    dead.acquire()  # and is killed
+    assert (Path("sweep") / f"{JOURNAL}.lock").resolve() == tmp_path / "sweep" / JOURNAL
+    monkeypatch.setattr(alive, "grace_period", 0.01)
+    assert alive.acquire()
+
+
 def test_reading_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is decoded twice, one that is being written waits, and whoever asks for earlier ones gets them."""
     file, decoded = tmp_path / "lines", list[str]()

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ import pytest
 from chronotune.metrics import Floats
 from chronotune.noise import LOSSES, at_rungs, by_origin, difference, packed, sentence, unpacked
 from chronotune.records import TrialRecord
-from sweep_parts import POINT, result
+from chronotune.report import conclude
+from chronotune.results import as_dict
+from sweep_parts import POINT, ask, new_study, result
+from test_report import console, text_of
 
 
 def trial(number: int, rungs: Mapping[int, Floats]) -> TrialRecord:
@@ -86,3 +90,17 @@ def test_what_nobody_knows_is_not_told() -> None:
     for one, best in (([1.0, 1.0], [0.0, 0.0]), ([math.nan, 1.0], [1.0, 1.0])):
         assert difference(np.array(one), np.array(best)) == (math.inf, math.inf)
     assert difference(np.ones(3), np.ones(3)) == (0.0, 0.0)
+
+
+def test_it_is_shown_below_the_leaderboard_and_to_scripts(tmp_path: Path) -> None:
+    """Rung by rung, in the sentence and as JSON."""
+    study, losses = new_study(tmp_path), np.random.default_rng(4).gamma(2, size=(3, 24))
+    for one in losses:
+        number = ask(study)
+        study.record(number, replace(result(27, float(one.sum())), attributes={LOSSES: packed(one)}))
+    [rung] = at_rungs(study.trials, "sql")
+    told = sentence([rung])
+    assert told is not None
+    conclude(page := console(), tmp_path, study.read())
+    assert told in text_of(page).splitlines()
+    assert json.loads(json.dumps(as_dict(study.read())["noise"])) == [asdict(rung)]

@@ -234,10 +234,11 @@ def test_the_exported_model_forecasts(exported: Path) -> None:
 
 
 def test_a_finished_sweep_is_extended(sweep: Path, place: Path) -> None:
-    """Two trials more; the first four stay as they were."""
-    before = read(sweep).trials
+    """Two trials more; the first four stay as they were, and so does the recipe that was asked for."""
+    before, recipe = read(sweep).trials, (sweep / "recipe.yaml").read_bytes()
     chronotune("resume", "sweeps/one", "--trials", "+2", cwd=place)
     reading = read(sweep)
+    assert (sweep / "recipe.yaml").read_bytes() == recipe
     assert len(reading.trials) == 6
     assert reading.trials[:4] == before
     assert reading.attributes["evaluation"]["test_openings"] >= 2
@@ -367,7 +368,10 @@ def test_a_killed_driver_is_resumed_identically(sweep: Path, place: Path) -> Non
         for line in process.stdout:
             if line.startswith("trial 1: 16/48"):
                 process.kill()
+    assert process.returncode == -signal.SIGKILL, "it came to its end without that line"
+    recipe = (place / "sweeps/killed/recipe.yaml").read_bytes()
     chronotune("resume", "sweeps/killed", cwd=place)
+    assert (place / "sweeps/killed/recipe.yaml").read_bytes() == recipe
     whole, killed = (
         [(t.number, t.state, t.hyperparameters, [(r.windows_seen, r.metrics) for r in t.results]) for t in trials]
         for trials in (read(place / "sweeps/whole").trials, read(place / "sweeps/killed").trials)

@@ -23,11 +23,13 @@ from chronotune.endings import halting_when_unwritable
 from chronotune.errors import WORKER_LOST, ChronotuneError, InputError, StorageError
 from chronotune.finalists import plan
 from chronotune.repeats import FinalistSearcher
+from chronotune.report import conclude
 from chronotune.search import LAST, MAX_WORKER_DEATHS, StudySearcher, scheduler, was_stopped
 from chronotune.study import Study
 from chronotune.trial import Assignment
 from chronotune.tuner import SPENT, RemoteWorker, _forget, _Recorder, _was_interrupted, keep_keys_off_the_wire
 from sweep_parts import ask, new_study, result, small_recipe
+from test_report import console, text_of
 
 
 def test_no_key_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +82,30 @@ def test_a_sweep_whose_time_was_up_asks_for_nothing_when_it_is_resumed(
     nothing: Any = None
     _Recorder(study, searcher, nothing, lambda: None, lambda: None, minutes)
     assert searcher.wants_more() is wants_more
+
+
+def test_no_trial_begins_once_the_minutes_are_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs then goes on to its end; the study notes why no more came, and the conclusion says it."""
+    recipe = small_recipe(budget={"trials": 4, "windows": 27, "minutes": 2})
+    study, seconds, nothing = new_study(tmp_path, recipe), [1000.0], SimpleNamespace()
+    study.note("zero_shot", [])
+
+    def fit(_: Any, searcher: StudySearcher, __: Any, recorder: _Recorder) -> bool:
+        while isinstance(proposal := searcher.suggest(name := f"t{len(study.trials)}"), dict):
+            seconds[0] += 50
+            recorder.on_step_end(1, [])
+            study.record(proposal["number"], result(27, 0.5))
+            searcher.on_trial_complete(name, {"windows_seen": 27})
+        return False
+
+    monkeypatch.setattr(tuner, "_fit", fit)
+    monkeypatch.setattr(tuner, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"CPU": 4}}])
+    tuner.run_tuner(study, Assignment(recipe, nothing, tmp_path), lambda: None)  # type: ignore[arg-type]
+    assert [trial.state for trial in study.trials] == ["complete"] * 3
+    assert (study.attribute(SPENT), study.attribute("stopped")) == (150.0, "budget.minutes is spent")
+    conclude(page := console(), tmp_path, study.read())
+    assert "no more trials, although 4 were wanted: budget.minutes is spent" in text_of(page)
 
 
 def test_a_full_disk_halts_the_sweep_and_fails_no_trial(tmp_path: Path) -> None:

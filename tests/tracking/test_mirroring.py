@@ -104,6 +104,25 @@ def test_a_second_mirror_writes_nothing(tmp_path: Path, store: Store) -> None:
     assert len(store.runs()) == 5
 
 
+def test_a_mirror_only_reads_the_sweep(tmp_path: Path, store: Store) -> None:
+    """Study and all else in its folder stay the same to the last byte: mirrored once, or from its driver's process."""
+    sweep = whole_sweep(tmp_path / "sweep")
+
+    def held() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sweep.directory.iterdir()}
+
+    before = held()
+    assert mirror(sweep.directory, store.tracking).points > 0
+    assert held() == before
+    for experiment, read in (("by itself", None), ("beside its driver", sweep.study.shared)):
+        tracking = Tracking(uri=store.uri, experiment=experiment)
+        with Mirror(sweep.directory, tracking, read=read, every=0.01) as watching:
+            pass
+        assert watching.report.points > 0
+        assert held() == before
+    assert "study.journal" in before
+
+
 def test_a_later_look_takes_up_only_what_changed(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended trials and unchanged files are left alone; another winner, or a failure between, has all looked at."""
     sweep, taken, read = whole_sweep(tmp_path / "sweep"), list[str](), list[str]()
@@ -326,8 +345,9 @@ def test_any_sweep_can_be_written_to_any_store(tmp_path: Path, store: Store) -> 
     first = mirror_again(sweep.directory, store.uri, "elsewhere")
     assert first.points > 0
     assert mirror_again(sweep.directory, store.uri, "elsewhere").points == 0
-    with pytest.raises(ChronotuneError, match=r"127\.0\.0\.1:9 lacks part of this sweep .*chronotune mirror"):
-        mirror_again(sweep.directory)
+    again = r"127\.0\.0\.1:9 lacks part of this sweep .*`chronotune mirror \S+ --experiment 'of mine'` catches up"
+    with pytest.raises(ChronotuneError, match=again):
+        mirror_again(sweep.directory, experiment="of mine")
 
 
 def test_disabled_tracking_does_nothing(tmp_path: Path) -> None:

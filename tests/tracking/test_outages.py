@@ -87,18 +87,51 @@ def test_dying_in_the_middle_and_coming_back(
     assert store.points() == undisturbed(sweep).points()
 
 
-@pytest.mark.parametrize("served", [False, True])
-def test_failing_at_any_request(
-    tmp_path: Path, undisturbed: Callable[[FakeSweep], Store], monkeypatch: pytest.MonkeyPatch, served: bool
+ABSENT, FAILED = "404 NOT FOUND", "500 INTERNAL SERVER ERROR"
+
+
+@pytest.mark.parametrize("status", ["401 UNAUTHORIZED", "403 FORBIDDEN", ABSENT, FAILED])
+def test_refusing_every_request(
+    tmp_path: Path,
+    store: Store,
+    undisturbed: Callable[[FakeSweep], Store],
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
 ) -> None:
-    """Whichever request fails with 500, unserved or with its answer lost, the next attempt completes the same runs."""
+    """The sweep goes on and says it in one line without a secret; once let in, a later mirror brings everything."""
+    monkeypatch.setattr(mirroring, "_RETRY_SECONDS", 0)
+    sweep = whole_sweep(tmp_path / "sweep")
+    lines, refusing = list[str](), [True]
+    with Server(store, before=lambda _: bool(refusing), status=status) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{server.port}")
+        with Mirror(sweep.directory, Tracking(), say=lines.append, every=0.01) as watching:
+            pass
+        assert [watching.report.trouble] == lines
+        assert f" {status[:3]} " in lines[0]
+        assert f"chronotune mirror {sweep.directory}" in lines[0]
+        assert SECRET not in lines[0]
+        assert "\n" not in lines[0]
+        refusing.clear()
+        assert mirror(sweep.directory, Tracking()).trouble is None
+    assert store.points() == undisturbed(sweep).points()
+
+
+@pytest.mark.parametrize(("served", "status"), [(False, FAILED), (True, FAILED), (False, ABSENT)])
+def test_failing_at_any_request(
+    tmp_path: Path,
+    undisturbed: Callable[[FakeSweep], Store],
+    monkeypatch: pytest.MonkeyPatch,
+    served: bool,
+    status: str,
+) -> None:
+    """Whichever request fails, unserved or with its answer lost, the next attempt completes the same runs."""
     monkeypatch.setattr(mirroring, "_RETRY_SECONDS", 0)
     sweep = FakeSweep(tmp_path / "sweep")
     sweep.finish(sweep.trial(0.9, 0.8, 0.7, end="complete"))
     expected = undisturbed(sweep)
     for failing in range(served, 15, 3):
         store = Store(tmp_path / f"store {failing}")
-        outage = Server(store, after=failing.__eq__) if served else Server(store, before=failing.__eq__)
+        outage = Server(store, after=failing.__eq__) if served else Server(store, before=failing.__eq__, status=status)
         with outage as server:
             report = mirror(sweep.directory, server.tracking)
             assert server.requests > 15

@@ -190,8 +190,9 @@ class Server:
     Args:
         store: What it serves.
         port: A fixed port, to come back where it was.
-        before: Called before each request, with its number from 0; True lets it fail with 500, unserved.
+        before: Called before each request, with its number from 0; True lets it fail, unserved.
         after: The same after it was served: the answer is lost.
+        status: What a request that fails is answered with.
     """
 
     def __init__(
@@ -201,8 +202,10 @@ class Server:
         *,
         before: Callable[[int], bool] = _never,
         after: Callable[[int], bool] = _never,
+        status: str = "500 INTERNAL SERVER ERROR",
     ) -> None:
         self._store, self._port, self._before, self._after = store, port, before, after
+        self._status = status
         self.requests = 0
         self._http: BaseWSGIServer
 
@@ -225,9 +228,9 @@ class Server:
         def flaky(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
             number, self.requests = self.requests, self.requests + 1
             if self._before(number):
-                return _error(start)
+                return _error(start, self._status)
             answer = app.wsgi_app(environ, (lambda *_: None) if self._after(number) else start)
-            return _error(start) if self._after(number) else answer
+            return _error(start, self._status) if self._after(number) else answer
 
         self._http = make_server("127.0.0.1", self._port, flaky, threaded=True)
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
@@ -256,6 +259,7 @@ class Server:
         return Tracking(uri=f"http://127.0.0.1:{self.port}")
 
 
-def _error(start: Any) -> list[bytes]:
-    start("500 INTERNAL SERVER ERROR", [("Content-Type", "text/plain")])
-    return [b"out of order"]
+def _error(start: Any, status: str) -> list[bytes]:
+    """An answer in several lines, as proxies give it."""
+    start(status, [("Content-Type", "text/html")])
+    return [f"<html>\n<title>{status}</title>\n</html>".encode()]
