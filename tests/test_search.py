@@ -299,6 +299,25 @@ def test_failures_are_told_with_their_reason(tmp_path: Path) -> None:
     assert "worker died" in str(reasons[1])
 
 
+def test_what_an_earlier_sweep_tried_is_not_tried_again(tmp_path: Path) -> None:
+    """Not even where too few are known to learn from, so that the same seed would draw the same."""
+    recipe = small_recipe(search={"startup_trials": 9})
+    folders = [tmp_path / "earlier", tmp_path / "later"]
+    for folder in folders:
+        folder.mkdir()
+    earlier, later = (new_study(folder, recipe) for folder in folders)
+    FakeTune(earlier, recipe).run()
+    imports = [
+        {"state": one.state, "values": one.hyperparameters.model_dump(exclude_none=True), "results": [[3, 0.5]]}
+        for one in earlier.trials
+        if one.hyperparameters
+    ]
+    later.note("imports", imports)
+    FakeTune(later, recipe).run()
+    assert len(imports) == len(later.trials) == recipe.budget.trials
+    assert not {one.hyperparameters for one in earlier.trials} & {one.hyperparameters for one in later.trials}
+
+
 def test_a_trial_enters_a_rung_once(tmp_path: Path) -> None:
     """Its worker died idle, so Ray Tune has it under a new id, and its last result comes again, as the worst of all."""
     recipe = small_recipe(budget={"trials": 9, "windows": 27})
