@@ -261,7 +261,7 @@ def test_an_extension_survives_that_its_checkpoints_were_removed(sweep: Path, pl
 def test_a_sweep_on_other_data_is_not_resumed(sweep: Path, place: Path) -> None:
     """The recipe in the folder was edited: refused, with what differs."""
     text = (sweep / "recipe.yaml").read_text()
-    edits = {"validation_origins: 5": "ruler was", "sampler: random": "search.sampler was gp, is random"}
+    edits = {"validation_origins: 5": "split.validation_origins was", "sampler: random": "search.sampler was gp"}
     try:
         for edit, told in edits.items():
             (sweep / "recipe.yaml").write_text(re.sub(rf"{edit.split()[0]} \w+", edit, text))

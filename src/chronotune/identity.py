@@ -17,7 +17,7 @@ SCORED = "the weights' moving average"
 """What a trial's scores are of (`ema.py`); by another choice they would not compare with these."""
 
 
-_RULES = ("budget", "early_stopping", "search", "finalists", "evaluation")
+_RULES = ("horizon", "objective", "split", "budget", "early_stopping", "search", "finalists", "evaluation")
 """Parts of a recipe that a resumed sweep keeps; `cluster` and `tracking` may change, and `identity` has the others."""
 
 
@@ -55,7 +55,8 @@ def rules(recipe: Recipe) -> dict[str, Any]:
     found = dict(chain.from_iterable(_flat(part, value) for part, value in values.items()))
     searched = extremes(recipe.search_space.covariates)
     sets = {f"data.covariate_sets.{name}": list(recipe.data.sets[name]) for name in searched}
-    return {key: value for key, value in found.items() if key not in _FREE} | sets
+    seasons = {"data.seasons": recipe.data.seasons}
+    return {key: value for key, value in found.items() if key not in _FREE} | seasons | sets
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

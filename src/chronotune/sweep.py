@@ -179,8 +179,8 @@ def resume_sweep(
     data = trial_data(dataset, recipe)
     with Lease(directory):
         study = Study.reopen(directory)
+        refuse_changes(*map(rules, (stored(study.attribute("recipe")), recipe)))  # first: by key, not by fingerprint
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
-        refuse_changes(*map(rules, (stored(study.attribute("recipe")), recipe)))
         if (ended := study.attribute("ended")) and not (more_trials or more_minutes or any_lost(study.read())):
             _tell_the_end(directory, recipe, dataset, datetime.fromisoformat(ended))
             return directory

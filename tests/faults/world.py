@@ -218,9 +218,9 @@ def changed_inputs(place: Place) -> Story:
     before, recipe = journal.read_bytes(), changed.sweep / "recipe.yaml"
     _refused(changed, data, data.read_bytes().replace(b",0.0,", b",0.5,", 1), 2, "data was")
     for old, new, says in (
-        ("windows: 48", "windows: 96", "budget was"),
+        ("windows: 48", "windows: 96", "budget.windows was"),
         ("seed: 0", "seed: 7", "seed was"),
-        ("validation_origins: 4", "validation_origins: 5", "ruler was"),
+        ("validation_origins: 4", "validation_origins: 5", "split.validation_origins was"),
         ("values: [48, 96]", "values: [48]", "search space was"),
     ):
         content = recipe.read_text()
