@@ -14,7 +14,15 @@ from chronotune.config.load import dump_recipe, load_model, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load
 from chronotune.errors import InputError
-from chronotune.export import collapsed, export_winner, free_folder, numbered, preset_text, write_declarations
+from chronotune.export import (
+    collapsed,
+    export_winner,
+    free_folder,
+    made_of_several,
+    numbered,
+    preset_text,
+    write_declarations,
+)
 from chronotune.train import _scratch, train_recipe
 from sweep_parts import POINT, judged_sweep, small_recipe
 from test_cli import run
@@ -48,6 +56,22 @@ def test_training_keeps_its_checkpoints_beside_the_model(tmp_path: Path) -> None
         assert folder.parent == tmp_path
         assert folder.name.startswith(".")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_a_part_of_what_was_exported_is_told(tmp_path: Path) -> None:
+    """An average and a blend are more than the training in the recipe beside them; a training's own weights are not."""
+    head = "name: solar\nweights: .\n"
+    averaged = (
+        "provenance: {created: 2026-01-01T00:00:00Z, base: tiny, recipe: solar, windows_seen: 27, objective: sql, "
+        "chronotune: 0.1.0, averaged: AVERAGED}\n"
+    )
+    blend = "members:\n- {folder: ., weight: 0.5, context_length: 96}\n- {folder: a, weight: 0.5, context_length: 96}\n"
+    (tmp_path / "recipe.yaml").touch()
+    assert made_of_several(tmp_path / "recipe.yaml") is None
+    told = {"": None, averaged.replace("AVERAGED", "[]"): None, averaged.replace("AVERAGED", "[a, b]"): "an average"}
+    for text, expected in {**told, blend: "a blend"}.items():
+        (tmp_path / "preset.yaml").write_text(head + text)
+        assert made_of_several(tmp_path / "recipe.yaml") == expected
 
 
 def test_an_older_export_is_trained_again_with_its_covariates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

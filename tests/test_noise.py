@@ -67,8 +67,8 @@ def test_a_rung_says_what_it_tells_apart() -> None:
     assert json.loads(json.dumps(asdict(rung))) == asdict(rung)
     told = sentence([rung])
     assert told is not None
-    assert told.startswith("validation noise: 24 origins separate a trial from its rung's best")
-    assert told.endswith(f"{rung.separates:.2%} at 3 (1 of 3 are closer)")
+    assert told.startswith("validation noise: on 24 origins these cannot be told from the best trial: 1 of 3 others")
+    assert told.endswith(f"after 3 windows (about {rung.separates:.2%} would tell)")
 
 
 def test_more_origins_tell_more_apart() -> None:

@@ -47,7 +47,7 @@ def test_the_sentence_of_a_gain() -> None:
     """Gain with interval, what could have been shown, and the openings."""
     assert verdict().sentence == (
         "ship best, it is better than zero-shot: gain in sql +6.0% (95% interval +3.0% to +9.0%); "
-        "73 test days can show a gain of 4.0% or more; test segment opened once"
+        "73 test days show a true gain of 4.0% four times in five; test segment opened once"
     )
 
 

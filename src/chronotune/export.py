@@ -295,6 +295,17 @@ def _judged(preset: ModelPreset, evaluation: Mapping[str, Any] | None) -> ModelP
     return preset.model_copy(update={"provenance": preset.provenance.model_copy(update=told)})
 
 
+def made_of_several(recipe: Path) -> str | None:
+    """What the model beside an exported recipe is, where the recipe trains only a part of it: an average or a blend."""
+    beside = recipe.with_name("preset.yaml")
+    if not (recipe.is_file() and beside.exists()):  # else it is a recipe's name
+        return None
+    preset = load_model(beside)
+    if preset.members:
+        return "a blend"
+    return "an average" if preset.provenance and preset.provenance.averaged else None
+
+
 def free_folder(wanted: Path) -> Path:
     """`wanted`, or with the time added when it is taken, and a number when that is taken too."""
     if not wanted.exists():

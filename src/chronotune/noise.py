@@ -114,8 +114,10 @@ def sentence(rungs: Sequence[RungNoise]) -> str | None:
     """What the rungs can tell apart, for people; None when nothing is known of it."""
     if not rungs:
         return None
-    told = [f"{one.separates:.2%} at {one.windows_seen} ({one.close} of {one.trials - 1} are closer)" for one in rungs]
+    told = [
+        f"{it.close} of {it.trials - 1} others after {it.windows_seen} windows (about {it.separates:.2%} would tell)"
+        for it in rungs
+    ]
     return (
-        f"validation noise: {rungs[-1].origins} origins separate a trial from its rung's best when they are this far "
-        f"apart: {', '.join(told)}"
+        f"validation noise: on {rungs[-1].origins} origins these cannot be told from the best trial: {', '.join(told)}"
     )

@@ -112,9 +112,10 @@ def _choice(reading: Reading) -> str:
         return ""
     count = f"{winner['seeds']} seed{'' if winner['seeds'] == 1 else 's'}"
     spread = "" if winner["spread"] is None else f", spread {winner['spread']:.4f}"
+    role = "exported" if winner.get("challenger", "best") == "best" else "its weights"
     return (
         f"trial {winner['number']} wins with a mean {reading.attributes['recipe']['objective']} of "
-        f"{winner['mean']:.4f} over {count}{spread}; exported: seed {winner['seed']}, its median"
+        f"{winner['mean']:.4f} over {count}{spread}; {role}: seed {winner['seed']}, its median"
     )
 
 
@@ -129,8 +130,8 @@ def _challenger(reading: Reading) -> str:
     made_of = composition(choice["blends"][name]) if name in choice["blends"] else "; ".join(choice["averaged"])
     better, alone = choice["scores"][name], choice["scores"]["best"]
     return (
-        f"in its place {name} challenges zero-shot ({made_of}), clearly better than the winner on validation: "
-        f"{objective} {better:.4f} instead of {alone:.4f}"
+        f"in its place {name} challenges zero-shot ({made_of}), {1 - better / alone:.1%} better than the winner on "
+        f"validation: {objective} {better:.4f} instead of {alone:.4f}"
     )
 
 
@@ -271,12 +272,16 @@ def summary(directory: Path, recipe: Recipe, dataset: Dataset, trials: int) -> s
     batches = [w * a for w in extremes(space.windows) for a in extremes(space.accumulation)]
     steps = sorted(-(-recipe.budget.windows // batch) for batch in batches)
     return (
-        f"{recipe.name}: {trials} trials of {recipe.model.name} on {recipe.data.source}, up to "
-        f"{recipe.budget.windows} windows each ({steps[0]}-{steps[-1]} optimizer steps), "
+        f"{recipe.name}: {_trials(trials)} of {recipe.model.name} on {recipe.data.source}, up to "
+        f"{recipe.budget.windows} windows each ({'-'.join(map(str, sorted({steps[0], steps[-1]})))} optimizer steps), "
         f"scored after {', '.join(map(str, recipe.rungs))} windows{_repeated(recipe)}\n"
         f"{len(split.validation_origins)} validation origins, {len(split.test_origins)} test origins of "
         f"{recipe.horizon} steps; sweep folder: {display_path(directory)}"
     )
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _repeated(recipe: Recipe) -> str:
@@ -297,12 +302,17 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
         console.print(settings)
     pruned = sum(trial.state == "pruned" for trial in reading.trials)
     failed = sum(trial.state == "failed" for trial in reading.trials)
-    console.print(f"{len(reading.trials)} trials: {pruned} stopped early, {failed} failed", highlight=False)
+    unended = sum(trial.state == "running" for trial in reading.trials)
+    left = f", {unended} {'running' if driver else 'interrupted'}" if unended else ""
+    console.print(f"{_trials(len(reading.trials))}: {pruned} stopped early, {failed} failed{left}", highlight=False)
     if told := sentence(noise(reading)):
         console.print(told, highlight=False, soft_wrap=True)
     if stopped := reading.attributes.get("stopped"):
         console.print(
-            f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}", highlight=False
+            f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}; more with: "
+            f"chronotune resume {display_path(directory)} {'--minutes' if 'minutes' in stopped else '--trials'} +N",
+            highlight=False,
+            soft_wrap=True,
         )
     if (table := finalists_table(reading, driver is not None)) is not None:
         console.print(table)

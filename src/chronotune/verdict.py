@@ -70,7 +70,7 @@ class Verdict:
         if not it.is_enough:
             details.append(f"{it.days} {self.unit} are {it.blocks} blocks of {it.block}, a verdict needs {MIN_BLOCKS}")
         elif np.isfinite(it.smallest):
-            details.append(f"{it.days} test {self.unit} can show a gain of {it.smallest:.1%} or more")
+            details.append(f"{it.days} test {self.unit} show a true gain of {it.smallest:.1%} four times in five")
         if it.by_series is not None:
             one = it.by_series
             details.append(f"{one.worse} of {one.series} series worse, {one.clearly_worse} clearly")

@@ -143,10 +143,15 @@ def train(
     Example: `chronotune train models/solar/recipe.yaml --to models/solar-again`
     """
     from chronotune.config.load import load_recipe
+    from chronotune.export import made_of_several
     from chronotune.gate import UNVERIFIED
     from chronotune.train import train_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    if kind := made_of_several(Path(recipe)):
+        typer.echo(
+            f"chronotune: the model beside is {kind}; this trains its tuned member, with its own score", err=True
+        )
     trained = train_recipe(loaded, to or Path("models") / loaded.name)
     if as_json:
         print_json({"folder": str(trained.folder), "windows_seen": trained.windows_seen, "score": trained.score})

@@ -51,7 +51,7 @@ class Member(Declaration):
 class Provenance(Declaration):
     """Where an exported model comes from."""
 
-    created: AwareDatetime = Field(description="When it was exported, with its time zone.")
+    created: AwareDatetime = Field(description="When its weights were written, with its time zone.")
     base: str = Field(description="The weights that it was fine-tuned from, with their revision.")
     recipe: str = Field(description="Name of the recipe that trained it.")
     trial: int | None = Field(None, description="Its number in the sweep; null when trained alone.")

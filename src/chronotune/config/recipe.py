@@ -152,7 +152,7 @@ class EvaluationConfig(Declaration):
     blends: bool = Field(
         True,
         description="Also score the weight average of the best checkpoints and blends of forecasts, weighed on "
-        "validation. The average, or the blend of best and zero-shot, is exported where it is clearly better there.",
+        "validation. The average, or the blend of best and zero-shot, is exported where that is 1% better or more.",
     )
     segments: list[str] = Field(
         default_factory=list, description="Columns by whose values errors are told apart; they need no role."

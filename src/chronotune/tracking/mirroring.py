@@ -216,8 +216,8 @@ class _Copier:
     def report(self) -> MirrorReport:
         """What was written so far, with a sentence for the user when that is not everything."""
         sentence = (
-            f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole, "
-            f"and `{self._again}` catches up"
+            f"MLflow at {masked(self._uri)} lacks part of this sweep ({self._trouble}). The sweep itself is whole: "
+            f"once that is mended, `{self._again}` catches up, and `--to` takes another address"
         )
         done = masked(self._uri), self._points, self._results, self._version
         return MirrorReport(*done, sentence if self._trouble else None)
