@@ -67,7 +67,7 @@ def test_a_rung_says_what_it_tells_apart() -> None:
     assert json.loads(json.dumps(asdict(rung))) == asdict(rung)
     told = sentence([rung])
     assert told is not None
-    assert told.startswith("validation noise: on 24 origins these cannot be told from the best trial: 1 of 3 others")
+    assert told.startswith("validation noise: on 24 origins these cannot be told from the best of as many windows: 1 ")
     assert told.endswith(f"after 3 windows (about {rung.separates:.2%} would tell)")
 
 

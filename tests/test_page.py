@@ -67,7 +67,7 @@ def test_the_search_says_what_may_be_luck(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys.modules["chronotune.page.search"], "noise", lambda _: [RungNoise(27, 24, 3, 0.012, 1)])
     text = page_of(tmp_path).text
     assert "Zero-shot: sql of the untouched model by what it is fed" in text
-    assert "Validation noise: on 24 origins these cannot be told from the best trial: 1 of 2 others after 27" in text
+    assert "Validation noise: on 24 origins these cannot be told from the best of as many windows: 1 of 2" in text
     assert "(about 1.20% would tell)." in text
 
 

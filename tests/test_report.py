@@ -94,7 +94,7 @@ def test_the_finalists_stand_below_the_leaderboard(tmp_path: Path) -> None:
     assert "mean sql spread gain in the search seed 1 seed 2 seed 3" in " ".join(head)
     assert row == ["0", "interrupted", "0.6750", "0.0354", "+15.6%", "0.6000", "0.6500", "0.7000"]
     assert "wins" not in text_of(page)
-    assert "with other seeds, by their mean\nonly 1 of the 3 wanted: no other reached the full budget" in text_of(page)
+    assert "by their mean\nonly 1 of the 3 wanted: no other point reached the full budget" in text_of(page)
     study.repeat(0, 3, into=second)
     second.fail(2, "no memory")
     study.note("winner", {"number": 0, "seed": 2, "score": 0.7, "mean": 0.675, "spread": 0.035355, "seeds": 2})

@@ -300,7 +300,10 @@ def made_of_several(recipe: Path) -> str | None:
     beside = recipe.with_name("preset.yaml")
     if not (recipe.is_file() and beside.exists()):  # else it is a recipe's name
         return None
-    preset = load_model(beside)
+    try:
+        preset = load_model(beside)
+    except InputError:  # not ours to judge: the recipe is what is trained
+        return None
     if preset.members:
         return "a blend"
     return "an average" if preset.provenance and preset.provenance.averaged else None

@@ -53,10 +53,13 @@ def rules(recipe: Recipe) -> dict[str, Any]:
     """By dotted key, what of a recipe decides what is tried, what is stopped and what wins, as JSON values."""
     values = recipe.model_dump(mode="json", include=set(_RULES))
     found = dict(chain.from_iterable(_flat(part, value) for part, value in values.items()))
-    searched = extremes(recipe.search_space.covariates)
-    sets = {f"data.covariate_sets.{name}": list(recipe.data.sets[name]) for name in searched}
-    seasons = {"data.seasons": recipe.data.seasons}
-    return {key: value for key, value in found.items() if key not in _FREE} | seasons | sets
+    return {key: value for key, value in found.items() if key not in _FREE} | {"data.seasons": recipe.data.seasons}
+
+
+def sets(recipe: Recipe) -> dict[str, list[str]]:
+    """By dotted key, the columns of the recipe's own covariate sets that the space can ask for."""
+    named = [name for name in extremes(recipe.search_space.covariates) if name in recipe.data.covariate_sets]
+    return {f"data.covariate_sets.{name}": list(recipe.data.sets[name]) for name in named}
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

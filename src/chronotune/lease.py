@@ -105,6 +105,14 @@ def read_holder(directory: Path) -> dict[str, Any] | None:
         return None
 
 
+def other_driver(directory: Path) -> dict[str, Any] | None:
+    """Who drives the sweep of a folder now, unless it is this process; None when nobody does."""
+    holder = read_holder(directory)
+    if holder is None or (is_here(holder) and holder["pid"] == os.getpid()):
+        return None
+    return holder if is_alive(holder) else None
+
+
 def is_alive(holder: dict[str, Any]) -> bool:
     """Whether the holder still drives: its process on this host, its heartbeat on another.
 
@@ -159,7 +167,16 @@ def _interrupt_main_thread() -> None:
 
 
 def _started(pid: int) -> float | None:
-    """When process `pid` began (a number that tells it from a later one of the same id); None when there is none."""
+    """When process `pid` began (a number that tells it from a later one of the same id); None when there is none.
+
+    On Linux in ticks since the start of the system: a time of day, as psutil gives it, shifts when the clock is set.
+    """
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if state == "Z" else float(numbers[18])  # proc(5): field 22, of which 3 come before `numbers`
     import psutil
 
     try:
@@ -220,8 +237,7 @@ def _look(path: Path) -> dict[str, Any] | None:
 def _server_time(directory: Path) -> float:
     """The clock that dates the files of a folder; this host's where nothing can be written."""
     try:
-        with tempfile.TemporaryFile(dir=directory, buffering=0) as probe:
-            probe.write(b".")
+        with tempfile.TemporaryFile(dir=directory) as probe:
             return os.fstat(probe.fileno()).st_mtime
     except OSError:
         return time.time()
@@ -280,7 +296,8 @@ def _living(path: Path) -> dict[str, Any] | None:
 def _bury(path: Path, own: dict[str, Any]) -> dict[str, Any] | None:
     """Remove a dead holder's lease, while holding the lease of doing so; returns the live one that has that one.
 
-    Of several that found it dead, a slow one would otherwise remove the lease of the one that came after the dead.
+    Of several that found it dead, a slow one would otherwise remove the lease of the one that came after the dead. One
+    that is suspended for a minute between its last look and the removal still could; the next beat tells.
 
     Raises:
         FileNotFoundError: There is no lease.
@@ -289,8 +306,9 @@ def _bury(path: Path, own: dict[str, Any]) -> dict[str, Any] | None:
     if holder := _take(right, own):
         return holder
     try:
-        if _living(path) is None:
+        if _living(path) is None and _is_same(_read(right), own):
             path.unlink()
     finally:
-        right.unlink(missing_ok=True)
+        if _is_same(_read(right), own):
+            right.unlink(missing_ok=True)
     return None

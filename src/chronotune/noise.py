@@ -119,5 +119,6 @@ def sentence(rungs: Sequence[RungNoise]) -> str | None:
         for it in rungs
     ]
     return (
-        f"validation noise: on {rungs[-1].origins} origins these cannot be told from the best trial: {', '.join(told)}"
+        f"validation noise: on {rungs[-1].origins} origins these cannot be told from the best of as many windows: "
+        f"{', '.join(told)}"
     )

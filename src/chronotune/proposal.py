@@ -41,10 +41,11 @@ class Proposal:
     def choose(self, trials: Sequence[FrozenTrial], tried: Collection[Hyperparameters]) -> optuna.Trial:
         """The trial after `trials`, drawn in a study in memory; it says what to take over, and is no trial of ours.
 
-        What was `tried`, here or `beside`, gives way to something by chance; of a finite space to the first of `points`
-        that was not tried, if there is one with what is given, and else to the first of all.
+        What was `tried` gives way to something by chance; of a finite space to the first of `points` that was not
+        tried, if there is one with what is given, and else to the first of all. In an endless space nothing is drawn
+        either that was tried `beside`; in a finite one that may be all there is.
         """
-        known = {*tried, *(self.draw(optuna.trial.FixedTrial(one.params)) for one in self.beside)}  # type: ignore[arg-type]
+        known = [] if self.given or self.points else [one.params for one in self.beside]
         study = optuna.create_study(sampler=self.sampler)
         past = [*self.beside, *trials]
         study.add_trials(self.shown(past) if self.shown else past)
@@ -56,7 +57,7 @@ class Proposal:
             if values:
                 study.enqueue_trial(dict(values))
             trial = study.ask()
-            if self.draw(trial) not in known:
+            if self.draw(trial) not in tried and trial.params not in known:
                 break
             # it stays running: a Gaussian process does not expect anything new where somebody is at work
         return trial

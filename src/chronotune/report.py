@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +86,7 @@ def finalists_table(reading: Reading, driven: bool = True) -> Group | None:
     lines = [_finalist_cells(row, objective, seeds) for row in rows]
     title = f"finalists: validation {objective} when trained again with other seeds, by their mean"
     if len(rows) < (wanted := reading.attributes["recipe"]["finalists"]["top"]):
-        title += f"\nonly {len(rows)} of the {wanted} wanted: no other reached the full budget"
+        title += f"\nonly {len(rows)} of the {wanted} wanted: no other point reached the full budget"
     return Group(title, _table(lines, set(), colour_by="state"))
 
 
@@ -290,12 +289,25 @@ def _repeated(recipe: Recipe) -> str:
     return f"{told}; at last the winner once more, on validation too" if recipe.finalists.refit else told
 
 
-def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10) -> None:
-    """The leaderboard, finalists and evaluation when there are any, and what to do next."""
+def conclude(
+    console: Console,
+    directory: Path,
+    reading: Reading,
+    rows: int = 10,
+    driver: Mapping[str, Any] | None = None,
+) -> None:
+    """The leaderboard, finalists and evaluation when there are any, and what to do next.
+
+    Args:
+        console: To print on.
+        directory: The sweep's folder.
+        reading: Of its study.
+        rows: Trials of the leaderboard.
+        driver: Who drives the sweep, as `lease.other_driver` told before the study was read.
+    """
     from chronotune.noise import sentence
     from chronotune.results import noise
 
-    driver = _other_driver(directory)
     if reading.attributes.get("zero_shot") or reading.trials:
         console.print(leaderboard_table(reading, rows, console.width, driver is not None))
     if (settings := zero_shot_table(reading)) is not None:
@@ -308,9 +320,10 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
     if told := sentence(noise(reading)):
         console.print(told, highlight=False, soft_wrap=True)
     if stopped := reading.attributes.get("stopped"):
+        option = "--minutes" if "minutes" in stopped else "--trials"
+        more = "" if driver else f"; more with: chronotune resume {display_path(directory)} {option} +N"
         console.print(
-            f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}; more with: "
-            f"chronotune resume {display_path(directory)} {'--minutes' if 'minutes' in stopped else '--trials'} +N",
+            f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}{more}",
             highlight=False,
             soft_wrap=True,
         )
@@ -325,14 +338,6 @@ def conclude(console: Console, directory: Path, reading: Reading, rows: int = 10
     if refit := _refit(reading):
         console.print(refit, highlight=False, soft_wrap=True)
     console.print(_next_step(directory, reading, driver), highlight=False, soft_wrap=True)
-
-
-def _other_driver(directory: Path) -> Mapping[str, Any] | None:
-    """Who drives the sweep, unless it is this process, which is about to leave."""
-    from chronotune.lease import is_alive, read_holder
-
-    holder = read_holder(directory)
-    return holder if holder is not None and holder["pid"] != os.getpid() and is_alive(holder) else None
 
 
 def _next_step(directory: Path, reading: Reading, driver: Mapping[str, Any] | None) -> str:

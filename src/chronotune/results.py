@@ -24,7 +24,7 @@ POINT = ("mode", "learning_rate", "windows", "accumulation", "context_length", "
 """Hyperparameters in the order of display."""
 
 
-def leaderboard(sweep: str | Path | Reading, driven: bool = True) -> pl.DataFrame:
+def leaderboard(sweep: str | Path | Reading, driven: bool = False) -> pl.DataFrame:
     """Zero-shot first, then all trials from best to worst; those without a result come last.
 
     Args:
@@ -57,7 +57,7 @@ def _unended(driven: bool) -> str:
     return "running" if driven else "interrupted"
 
 
-def finalists(reading: Reading, driven: bool = True) -> list[dict[str, Any]]:
+def finalists(reading: Reading, driven: bool = False) -> list[dict[str, Any]]:
     """The trials that were trained again with other seeds, from best to worst; empty when there are none.
 
     Args:

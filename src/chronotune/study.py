@@ -7,7 +7,6 @@ second study in the same storage, so that they enter neither the search nor its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from chronotune.config.space import Hyperparameters
 from chronotune.errors import InputError
 from chronotune.journal import Journal, together
-from chronotune.lease import is_alive, read_holder
+from chronotune.lease import other_driver
 from chronotune.proposal import Proposal
 from chronotune.records import FINALISTS, Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import (
@@ -269,8 +268,7 @@ def read(directory: Path) -> Reading:
 
 def _load(directory: Path, storage: BaseStorage) -> tuple[BaseStorage, optuna.Study]:
     if (name := _name(directory, storage)) is None:
-        holder = read_holder(directory)
-        alive = holder is not None and holder["pid"] != os.getpid() and is_alive(holder)
+        alive = other_driver(directory) is not None
         remedy = "Look again in a moment" if alive else "Remove the folder and run the sweep again"
         raise InputError(f"{directory}: the study {'is only just beginning' if alive else 'was never begun'}. {remedy}")
     study = optuna.load_study(study_name=name, storage=storage)

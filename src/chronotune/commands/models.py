@@ -149,9 +149,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or ())
     if kind := made_of_several(Path(recipe)):
-        typer.echo(
-            f"chronotune: the model beside is {kind}; this trains its tuned member, with its own score", err=True
-        )
+        typer.echo(f"chronotune: the model beside is {kind}; this trains only the first that it was made of", err=True)
     trained = train_recipe(loaded, to or Path("models") / loaded.name)
     if as_json:
         print_json({"folder": str(trained.folder), "windows_seen": trained.windows_seen, "score": trained.score})

@@ -70,17 +70,18 @@ def show(directory: SweepArgument, as_json: JsonOption = False) -> None:
 
     Example: `chronotune show sweeps/quickstart-20261124-101500`
     """
-    from chronotune.results import as_dict, is_driven
+    from chronotune.lease import other_driver
+    from chronotune.results import as_dict
     from chronotune.study import read
 
-    driven = is_driven(directory)
+    driver = other_driver(directory)  # before the study: a sweep that ends in between is not one that was cut off
     reading = read(directory)
     if as_json:
-        print_json(as_dict(reading, driven))
+        print_json(as_dict(reading, driver is not None))
         return
     from chronotune.report import conclude
 
-    conclude(console(), directory, reading, rows=len(reading.trials))
+    conclude(console(), directory, reading, len(reading.trials), driver)
 
 
 def report(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chronotune.lease import other_driver
 from chronotune.metrics import without_nan
-from chronotune.results import finalists, is_driven, leaderboard
+from chronotune.results import finalists, leaderboard
 from chronotune.study import Reader, Reading
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def gather(directory: Path) -> Material:
     Raises:
         InputError: `directory` holds no sweep.
     """
-    reader, driven = Reader(directory), is_driven(directory)
+    driven, reader = other_driver(directory) is not None, Reader(directory)
     reading = reader.read()
     windows = _read(directory / "windows.json")
     evaluated = (reading.evaluation or {}).get("sha256")
