@@ -211,7 +211,7 @@ def test_an_exported_model_is_a_base_to_tune_again(exported: Path, place: Path) 
         "run", "smoke", "--dir", "sweeps/two", "--set", "model=solar", "--set", "budget.trials=1",
         "--set", "early_stopping.kind=none", cwd=place,
     )  # fmt: skip
-    assert "1 trials of solar" in printed
+    assert "1 trial of solar" in printed
     assert exported.exists()
 
 
