@@ -56,7 +56,7 @@ def rules(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in _FREE} | {"data.seasons": recipe.data.seasons}
 
 
-def sets(recipe: Recipe) -> dict[str, list[str]]:
+def searched_sets(recipe: Recipe) -> dict[str, list[str]]:
     """By dotted key, the columns of the recipe's own covariate sets that the space can ask for."""
     named = [name for name in extremes(recipe.search_space.covariates) if name in recipe.data.covariate_sets]
     return {f"data.covariate_sets.{name}": list(recipe.data.sets[name]) for name in named}

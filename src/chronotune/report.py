@@ -64,13 +64,7 @@ def zero_shot_table(reading: Reading) -> Group | None:
     rows = zero_shot(reading)
     if sum(len(row) - 1 for row in rows) < 2:
         return None
-    lines = [
-        {
-            "context": str(row["context_length"]),
-            **{f"covariates {name}": _text(row[name], ".4f") for name in row if name != "context_length"},
-        }
-        for row in rows
-    ]
+    lines = [{name: _text(value, "" if name == "context" else ".4f") for name, value in row.items()} for row in rows]
     objective = reading.attributes["recipe"]["objective"]
     return Group(f"zero-shot: validation {objective} of the untouched model by what it is fed", _table(lines, set()))
 
@@ -312,21 +306,11 @@ def conclude(
         console.print(leaderboard_table(reading, rows, console.width, driver is not None))
     if (settings := zero_shot_table(reading)) is not None:
         console.print(settings)
-    pruned = sum(trial.state == "pruned" for trial in reading.trials)
-    failed = sum(trial.state == "failed" for trial in reading.trials)
-    unended = sum(trial.state == "running" for trial in reading.trials)
-    left = f", {unended} {'running' if driver else 'interrupted'}" if unended else ""
-    console.print(f"{_trials(len(reading.trials))}: {pruned} stopped early, {failed} failed{left}", highlight=False)
+    console.print(_counts(reading, driver), highlight=False)
     if told := sentence(noise(reading)):
         console.print(told, highlight=False, soft_wrap=True)
-    if stopped := reading.attributes.get("stopped"):
-        option = "--minutes" if "minutes" in stopped else "--trials"
-        more = "" if driver else f"; more with: chronotune resume {display_path(directory)} {option} +N"
-        console.print(
-            f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}{more}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    if stopped := _stopped(directory, reading, driver):
+        console.print(stopped, highlight=False, soft_wrap=True)
     if (table := finalists_table(reading, driver is not None)) is not None:
         console.print(table)
     if choice := _choice(reading):
@@ -338,6 +322,23 @@ def conclude(
     if refit := _refit(reading):
         console.print(refit, highlight=False, soft_wrap=True)
     console.print(_next_step(directory, reading, driver), highlight=False, soft_wrap=True)
+
+
+def _counts(reading: Reading, driver: Mapping[str, Any] | None) -> str:
+    pruned, failed, unended = (
+        sum(trial.state == state for trial in reading.trials) for state in ("pruned", "failed", "running")
+    )
+    left = f", {unended} {'running' if driver else 'interrupted'}" if unended else ""
+    return f"{_trials(len(reading.trials))}: {pruned} stopped early, {failed} failed{left}"
+
+
+def _stopped(directory: Path, reading: Reading, driver: Mapping[str, Any] | None) -> str:
+    """Why fewer trials came than were wanted, and what brings more; empty when none are missing."""
+    if not (stopped := reading.attributes.get("stopped")):
+        return ""
+    option = "--minutes" if "budget.minutes" in stopped else "--trials"
+    more = "" if driver else f"; more with: chronotune resume {display_path(directory)} {option} +N"
+    return f"no more trials, although {reading.attributes['trials']} were wanted: {stopped}{more}"
 
 
 def _next_step(directory: Path, reading: Reading, driver: Mapping[str, Any] | None) -> str:

@@ -172,12 +172,11 @@ def _score(trial: TrialRecord) -> float | None:
 
 
 def zero_shot(reading: Reading) -> list[dict[str, Any]]:
-    """The untouched model's objective on validation: a row for each context, a column for each covariate set."""
+    """The untouched model's objective on validation: a row for each `context`, and in it `covariates NAME` by set."""
     objective, rows = reading.attributes["recipe"]["objective"], dict[int, dict[str, Any]]()
     for setting in reading.attributes.get("zero_shot") or ():
-        length = setting["context_length"]
-        row = rows.setdefault(length, {"context_length": length})
-        row[setting["covariates"]] = setting["metrics"][objective]
+        row = rows.setdefault(setting["context_length"], {"context": setting["context_length"]})
+        row[f"covariates {setting['covariates']}"] = setting["metrics"][objective]
     return list(rows.values())
 
 

@@ -27,7 +27,7 @@ from chronotune.export import WEIGHTS, pinned, write_winner
 from chronotune.finalists import Standing, any_lost, champion, needed
 from chronotune.forecaster import locate
 from chronotune.gauges import Gauges
-from chronotune.identity import identity, rules, sets
+from chronotune.identity import identity, rules, searched_sets
 from chronotune.lease import Lease
 from chronotune.refit import refit
 from chronotune.repeats import run_finalists
@@ -182,7 +182,7 @@ def resume_sweep(
         before = stored(study.attribute("recipe"))
         refuse_changes(rules(before), rules(recipe))  # first what has a key: the rest are fingerprints
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
-        refuse_changes(sets(before), sets(recipe))
+        refuse_changes(searched_sets(before), searched_sets(recipe))
         if (ended := study.attribute("ended")) and not (more_trials or more_minutes or any_lost(study.read())):
             _tell_the_end(directory, recipe, dataset, datetime.fromisoformat(ended))
             return directory

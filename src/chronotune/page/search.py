@@ -97,10 +97,7 @@ def _row(row: Mapping[str, Any], objective: str) -> dict[str, Content]:
 
 def _zero_shot(material: Material) -> Html:
     rows: list[dict[str, Content]] = [
-        {
-            "context": str(row["context_length"]),
-            **{f"covariates {name}": figure_of(row[name], ".4f") for name in row if name != "context_length"},
-        }
+        {name: figure_of(value, "" if name == "context" else ".4f") for name, value in row.items()}
         for row in zero_shot(material.reading)
     ]
     return table(f"Zero-shot: {material.objective} of the untouched model by what it is fed", rows)
