@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,8 +62,9 @@ def measure(assignment: Assignment, size: int, asks: int) -> dict[str, Any]:
     """Fill the study up to `size` ended trials, open it as `resume` does, then run `asks` trials.
 
     Returns:
-        Milliseconds of a proposal, and of all that is done for a result; seconds of the opening, with the rungs filled
-        again; memory of the process and the journal in MB.
+        Milliseconds of a proposal, where the trial before it took longer than a sampler does, of the sampler's draw,
+        and of all that is done for a result; seconds of the opening, with the rungs filled again and one trial asked
+        for; memory of the process and the journal in MB.
     """
     study = Study.reopen(assignment.directory)
     fill(study, assignment.recipe, size)
@@ -72,13 +72,15 @@ def measure(assignment: Assignment, size: int, asks: int) -> dict[str, Any]:
     study, recipe = Study.reopen(assignment.directory), assignment.recipe
     asha = scheduler(recipe)
     searcher = StudySearcher(study, recipe, asha, wanted=recipe.budget.trials, slots=lambda: 1)
+    run(study, assignment, searcher, asha, 1)
     opened, times = time.perf_counter() - began, Times()
     with timed(times):
         run(study, assignment, searcher, asha, asks)
     return {
         "trials": size,
         "open_s": opened,
-        "ask_ms": 1000 * median(times.asks),
+        "ask_ms": times.ask_ms,
+        "draw_ms": times.draw_ms,
         "ms_per_result": times.ms_per_result,
         "memory_mb": memory(),
         "journal_mb": (assignment.directory / "study.journal").stat().st_size / 1e6,
@@ -132,6 +134,8 @@ def run(study: Study, assignment: Assignment, searcher: StudySearcher, asha: Any
     for index in range(count):
         trial = SimpleNamespace(trial_id=f"t{index}", config=searcher.suggest(f"t{index}"))
         asha.on_trial_add(None, trial)
+        if begun := study._drawing._begun:
+            begun[1].result()
         for report in _reports(assignment.recipe, trial.config["number"], trial.config["hyperparameters"]):
             stop = asha.on_trial_result(None, trial, report) == "STOP"
             told = {**report, "done": report["done"] or stop}
@@ -144,11 +148,11 @@ def run(study: Study, assignment: Assignment, searcher: StudySearcher, asha: Any
 
 def print_table(results: dict[str, Any]) -> None:
     """A line for each size."""
-    print("trials   open s   ask ms   ms a result   memory MB   journal MB")
+    print("trials   open s   ask ms   draw ms   ms a result   memory MB   journal MB")
     for row in results["sizes"]:
         print(
-            f"{row['trials']:>6,} {row['open_s']:>8.1f} {row['ask_ms']:>8.0f} {row['ms_per_result']:>13.1f}"
-            f" {row['memory_mb']:>11.0f} {row['journal_mb']:>12.1f}"
+            f"{row['trials']:>6,} {row['open_s']:>8.1f} {row['ask_ms']:>8.0f} {row['draw_ms']:>9.0f}"
+            f" {row['ms_per_result']:>13.1f} {row['memory_mb']:>11.0f} {row['journal_mb']:>12.1f}"
         )
 
 

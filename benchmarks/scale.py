@@ -41,6 +41,7 @@ from chronotune.gauges import Gauges
 from chronotune.lease import Lease
 from chronotune.noise import LOSSES, packed
 from chronotune.progress import watcher
+from chronotune.proposal import Proposal
 from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import Study
 from chronotune.tracking import Mirror
@@ -94,6 +95,8 @@ class Times:
 
     asks: list[float] = field(default_factory=list)
     """One for each proposed trial."""
+    draws: list[float] = field(default_factory=list)
+    """One for each, of what a sampler takes; in a thread of its own where proposals are drawn ahead."""
     results: list[float] = field(default_factory=list)
     """One for each call that records a result or an end, reading the study for progress and tidying included."""
     recorded: int = 0
@@ -111,6 +114,11 @@ class Times:
         """At the end of the sweep."""
         return 1000 * median(self.asks[-LAST:])
 
+    @property
+    def draw_ms(self) -> float:
+        """At the end of the sweep."""
+        return 1000 * median(self.draws[-LAST:])
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
@@ -125,8 +133,8 @@ def benchmark(trials: int) -> dict[str, Any]:
     """The sweep, then its resume in a new process.
 
     Returns:
-        What `--json` prints: milliseconds of the driver's thread per result and, at the end, per ask; seconds from the
-        call of a resume to the end of one more trial; and beside them what Ray Tune itself takes, and memory in MB.
+        What `--json` prints: milliseconds of the driver's thread per result and, at the end, per ask, and of a sampler
+        per draw; seconds from the call of a resume to the end of one more trial; and memory in MB.
     """
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "sweep"
@@ -141,6 +149,7 @@ def benchmark(trials: int) -> dict[str, Any]:
             "results": times.recorded,
             "driver_ms_per_result": times.ms_per_result,
             "ask_ms": times.ask_ms,
+            "draw_ms": times.draw_ms,
             "ask_ms_at_the_beginning": 1000 * median(times.asks[:LAST]),
             "resume_s": resume_in_own_process(directory),
             "seconds": seconds,
@@ -207,6 +216,7 @@ def timed(times: Times) -> Iterator[None]:
     recorder, searcher = tuner._Recorder, search.StudySearcher
     with ExitStack() as stack:
         _measure(stack, searcher, "suggest", times.asks, counts=lambda proposal: "number" in (proposal or ()))
+        _measure(stack, Proposal, "choose", times.draws)
         _measure(stack, recorder, "on_trial_result", times.results, then=recorded)
         _measure(stack, recorder, "on_trial_complete", times.results)
         _measure(stack, searcher, "on_trial_complete", times.results)
@@ -283,6 +293,7 @@ def print_table(results: dict[str, Any]) -> None:
     print(f"{results['trials']:,} trials, {results['results']:,} results in {results['seconds']:.0f} s")
     print(f"driver, per result       {results['driver_ms_per_result']:>8.1f} ms")
     print(f"driver, per ask          {results['ask_ms']:>8.1f} ms (first: {results['ask_ms_at_the_beginning']:.1f} ms)")
+    print(f"sampler, per draw        {results['draw_ms']:>8.1f} ms")
     print(f"resume, from its call to the end of one more trial {results['resume_s']:.1f} s")
     print(f"memory of the driver     {memory_mb[0]:>8.0f} MB, at the end {memory_mb[-1]:.0f} MB")
     print(f"journal {results['journal_mb']:.1f} MB; runs in MLflow: {results['mirrored_runs']:,}")

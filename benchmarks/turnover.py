@@ -99,7 +99,7 @@ def in_own_process(way: str, seed: int, options: argparse.Namespace, until: floa
             peak = 0
             while process.poll() is None:
                 peak = max(peak, memory_of_tree(process.pid))
-                time.sleep(0.25)
+                time.sleep(1)  # reading it takes a process tree's time
             assert process.stdout is not None
             lines = process.stdout.read().strip().splitlines()
             if process.returncode:

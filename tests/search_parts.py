@@ -26,6 +26,29 @@ STEPPED = {
 """A space of 2 x 2 x (1 + 2) points."""
 
 
+FIRST_POINTS = [
+    {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "learning_rate": 2e-3}},
+    {"from": "b", "values": {"mode": "full", "windows": 2}},
+    {"from": "c", "values": {"mode": "lora"}},
+]
+"""Points that first trials take, as a study holds them."""
+
+
+def imports_of_a_sweep(count: int) -> list[dict[str, Any]]:
+    """Results of an earlier sweep: best where the learning rate is about 5e-3 with LoRA of rank 4."""
+    rates = [10 ** (-4 + 2 * n / (count - 1)) for n in range(count)]
+    fixed = {"windows": 2, "accumulation": 1, "context_length": 48, "covariates": "all", "mode": "lora", "lora_rank": 4}
+    return [
+        {
+            "from": f"trial {n}",
+            "state": "complete" if n % 2 else "pruned",
+            "values": {"learning_rate": rate, **fixed},
+            "results": [[3, 1 + abs(math.log10(rate / 5e-3))], [27 if n % 2 else 9, abs(math.log10(rate / 5e-3))]],
+        }
+        for n, rate in enumerate(rates)
+    ]
+
+
 class FakeTune:
     """Ray Tune's part without Ray: runs one trial after the other on a made-up learning curve."""
 

@@ -20,6 +20,7 @@ from chronotune.cluster import (
     preflight,
     session,
     slots,
+    slots_lately,
     threads_of_one_node,
     threads_of_the_last,
     usable_cpus,
@@ -84,6 +85,20 @@ def test_trials_are_counted_by_node(
     """As Ray will place them."""
     nodes(*sizes)
     assert slots(_profile(**keys)) == fit
+
+
+def test_nodes_are_asked_for_once_a_second(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that joined or left count from then on."""
+    clock = [5.0]
+    monkeypatch.setattr("chronotune.cluster.capacity.time.monotonic", lambda: clock[0])
+    nodes((2, 0))
+    lately = slots_lately(_profile())
+    assert lately() == 2
+    nodes((2, 0), (4, 0))
+    clock[0] += 0.9
+    assert lately() == 2
+    clock[0] += 0.2
+    assert lately() == 6
 
 
 def test_threads_are_those_of_one_node(nodes: Nodes) -> None:

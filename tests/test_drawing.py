@@ -1,64 +1,196 @@
-"""A driver that dies while it draws a trial's parameters: the next one draws what it would have drawn."""
+"""Trials are drawn in a study in memory, which knows what the durable one knows; they may be drawn ahead."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from chronotune import sampler as proposing
-from chronotune.study import Study
-from search_parts import FakeTune, table
-from sweep_parts import new_study, small_recipe
+from chronotune.config.space import Hyperparameters
+from chronotune.proposal import Drawn, Proposal
+from chronotune.records import BUDGET
+from chronotune.study import JOURNAL, Study, read
+from search_parts import FIRST_POINTS, STEPPED, FakeTune, imports_of_a_sweep, table
+from sweep_parts import any_point, ask, new_study, result, small_recipe
 
-FIRST = [{"from": "a", "values": {}}, {"from": "b", "values": {"mode": "lora", "windows": 2}}]
-"""The second trial is given a part of its point."""
-
-IMPORT = {
-    "from": "an earlier sweep",
-    "state": "complete",
-    "values": {"learning_rate": 5e-3, "windows": 2, "accumulation": 1, "context_length": 48, "covariates": "all"},
-    "results": [[3, 0.9], [27, 0.2]],
-}
+RUNGS = (3, 9, 27)
 
 
-@pytest.mark.parametrize("imports", [False, True])
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
-@pytest.mark.parametrize("kept", [1, 2, 3, 4, 5, 6])
-def test_every_trial_is_drawn_as_in_the_unbroken_sweep(
-    tmp_path: Path, kept: int, sampler: str, imports: bool, monkeypatch: pytest.MonkeyPatch
+def _how(number: int, **changes: Any) -> Proposal:
+    recipe = small_recipe(search={"sampler": "tpe", "startup_trials": 3})
+    return Proposal(proposing.sampler(recipe, number), proposing.draw(recipe.search_space), **changes)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tpe_draws_as_optuna_s_does_in_a_study_of_its_own(tmp_path: Path) -> None:
+    """With `group=True`; complete, pruned, failed and running trials.
+
+    Of one that runs Optuna counts a rank that was drawn in vain too, so only trials that have one stay running.
+    """
+    study, theirs, recipe = new_study(tmp_path), optuna.create_study(), small_recipe()
+    states = list[str]()
+    for number in range(24):
+        theirs.sampler = optuna.samplers.TPESampler(
+            seed=proposing.seed_of(recipe, number), n_startup_trials=3, multivariate=True, group=True
+        )
+        drawn = theirs.ask()
+        point = proposing.draw(recipe.search_space)(drawn)
+        assert study.ask(_how(number)).hyperparameters == point
+        if number % 5 == 3:
+            study.fail(number, "the loss was NaN")
+            theirs.tell(drawn, state=TrialState.FAIL)
+        elif number % 5 < 3 or point.lora_rank is None:
+            for rung in (reached := RUNGS[: 1 + number % 3]):
+                study.record(number, result(rung, score := (number * 7 % 11) + 1 / rung))
+                drawn.report(score, rung)
+            theirs.tell(drawn, *([score] if reached == RUNGS else [None, TrialState.PRUNED]))
+            study.finish(number, RUNGS[-1])
+        states.append(study.trial(number).state)
+    assert set(states) == {"complete", "pruned", "failed", "running"}
+
+
+def test_a_reopened_study_draws_the_same(tmp_path: Path) -> None:
+    """All that it has to know is in the study."""
+    study = new_study(_made(tmp_path / "one"))
+    for number in range(8):
+        study.ask(_how(number))
+        study.record(number, result(3, number * 7 % 11))
+        study.finish(number, RUNGS[-1])
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    again = Study.reopen(tmp_path / "two").ask(_how(8))
+    assert again.hyperparameters == study.ask(_how(8)).hyperparameters
+
+
+def test_a_trial_is_written_whole(tmp_path: Path) -> None:
+    """Cut off after any line of the journal, no trial is without its point."""
+    study = new_study(tmp_path)
+    points = [study.trial(ask(study)).hyperparameters for _ in range(3)]
+    journal = tmp_path / JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    for cut in range(len(lines) - 3, len(lines) + 1):
+        journal.write_text("".join(lines[:cut]))
+        assert [trial.hyperparameters for trial in read(tmp_path).trials] == points[: cut - len(lines) + 3]
+
+
+def test_a_trial_that_an_older_version_left_without_a_point_has_failed(tmp_path: Path) -> None:
+    """Cut off while its parameters were written one by one, or before: it counts as one of those that were wanted."""
+    recipe = small_recipe()
+    study = new_study(tmp_path, recipe)
+    study._study.ask()
+    study._study.enqueue_trial({"windows": 2})
+    FakeTune(study, recipe).run()
+    assert [trial.state for trial in study.trials[:2]] == ["failed", "failed"]
+    assert study.trials[0].reason == "its driver died before all its parameters were written"
+    assert len(study.trials) == 4
+
+
+def test_a_proposal_is_drawn_beside_other_work(tmp_path: Path) -> None:
+    """Where it may be: in a thread of its own, which `ask` waits for; an error comes there."""
+    study, go, threads = new_study(tmp_path), threading.Event(), list[threading.Thread]()
+
+    def slowly(trial: optuna.Trial) -> Hyperparameters:
+        threads.append(threading.current_thread())
+        assert go.wait(60)
+        return any_point(trial)
+
+    proposal = Proposal(optuna.samplers.RandomSampler(seed=5), slowly, ahead=True)
+    study.prepare(proposal)
+    study.note("other", "work")
+    assert study.trials == []
+    go.set()
+    asked = study.ask(proposal)
+    assert asked.hyperparameters == any_point(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5)).ask())
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+    study.prepare(Proposal(optuna.samplers.RandomSampler(seed=5), slowly))
+    assert len(threads) == 1, "what has to know how the last trial ends is not begun before"
+
+    def fail(_: optuna.Trial) -> Hyperparameters:
+        raise ValueError("no such point")
+
+    study.prepare(failing := Proposal(optuna.samplers.RandomSampler(seed=6), fail, ahead=True))
+    with pytest.raises(ValueError, match="no such point"):
+        study.ask(failing)
+    assert study.ask(Proposal(optuna.samplers.RandomSampler(seed=6), any_point)).number == 1
+
+
+def test_a_proposal_ahead_does_not_depend_on_the_last_trial_s_end(tmp_path: Path) -> None:
+    """Prepared while that runs, or asked for after it has ended well, badly or not at all: the same point."""
+
+    def after(name: str, score: float | None, prepared: bool = False, ahead: bool = True) -> Hyperparameters | None:
+        study = new_study(_made(tmp_path / name))
+        for number in range(12):
+            study.ask(_how(number))
+            if prepared:
+                study.prepare(_how(number + 1, ahead=number == 11))
+            if number < 11:
+                study.record(number, result(27, number * 7 % 11))
+                study.finish(number, 27)
+        if score is not None:
+            study.record(11, result(27, score))
+            study.finish(11, 27)
+        return study.ask(_how(12, ahead=ahead)).hyperparameters
+
+    points = {after("well", -9.0), after("badly", 99.0), after("not", None), after("prepared", -9.0, prepared=True)}
+    assert len(points) == 1
+    assert after("known", -9.0, ahead=False) not in {*points, None}
+
+
+@pytest.mark.parametrize(("space", "known"), [(None, 0), (STEPPED, 0), (None, 9)])
+@pytest.mark.parametrize("untold", [False, True])
+@pytest.mark.parametrize("killed_after", [5, 9, 14])
+def test_a_resumed_sweep_that_draws_ahead_is_the_unbroken_one(
+    tmp_path: Path, monkeypatch: Any, space: dict[str, Any] | None, known: int, untold: bool, killed_after: int
 ) -> None:
-    """Though of each only `kept` parameters were written, and a sampler begins anew with each driver."""
-    recipe = small_recipe(budget={"trials": 5, "windows": 27}, search={"sampler": sampler, "startup_trials": 2})
-    for name in ("unbroken", "broken"):
-        (tmp_path / name).mkdir()
-        study = new_study(tmp_path / name, recipe)
-        study.note("first", FIRST)
-        study.note("imports", [IMPORT] if imports else [])
-    unbroken = Study.reopen(tmp_path / "unbroken")
+    """A new driver draws by itself what the dead one had begun to, with the same outcome; no point comes twice."""
+    monkeypatch.setattr(proposing, "GAUSSIAN_UNTIL", 4)
+    threads, choose = list[bool](), Proposal.choose
+
+    def noted(*arguments: Any) -> Drawn:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return choose(*arguments)
+
+    monkeypatch.setattr(Proposal, "choose", noted)
+    parts: dict[str, Any] = {"search_space": space} if space else {}
+    recipe = small_recipe(budget={"trials": 12, "windows": 27}, search={"startup_trials": 2}, **parts)
+    unbroken, broken = (new_study(_made(tmp_path / name), recipe) for name in ("unbroken", "broken"))
+    for study in (unbroken, broken):
+        study.note("first", FIRST_POINTS[2:])
+        study.note("imports", imports_of_a_sweep(known))
     FakeTune(unbroken, recipe).run()
-    for number in range(5):
-        _die_while_drawing(tmp_path / "broken", recipe, number, kept, monkeypatch)
-        FakeTune(Study.reopen(tmp_path / "broken"), recipe, wanted=number + 1).run()
-    assert table(Study.reopen(tmp_path / "broken")) == table(unbroken)
+    count = len(unbroken.trials)
+    assert threads == [(known == 9 and number > 0) or number >= 4 for number in range(count)]
+    FakeTune(broken, recipe).run(until=killed_after, untold=untold)
+    resumed = Study.reopen(tmp_path / "broken")
+    FakeTune(resumed, recipe).run()
+    assert table(resumed) == table(unbroken)
+    assert len({trial.hyperparameters for trial in resumed.trials}) == count == 12
 
 
-def _die_while_drawing(folder: Path, recipe: Any, number: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drive the sweep until `kept` parameters of trial `number` are in the study."""
-    study, drawn = Study.reopen(folder), proposing._suggest
+def test_two_slots_never_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial is drawn once, whatever ends between the begin of its drawing and its being asked for."""
+    monkeypatch.setattr(proposing, "GAUSSIAN_UNTIL", 2)
+    recipe = small_recipe(budget={"trials": 9, "windows": 27}, search={"startup_trials": 2})
+    study = new_study(tmp_path, recipe)
+    study.note("zero_shot", [])
+    tune = FakeTune(study, recipe)
+    tune.searcher._slots = lambda: 2
+    running = [tune.begin(), tune.begin()]
+    for _ in range(7):
+        trial = running.pop(0)
+        tune.report(trial, 3, 1 / (1 + trial.config["number"]))
+        tune.searcher.on_trial_complete(trial.trial_id, {BUDGET: 3})
+        running.append(tune.begin())
+    assert [trial.config["number"] for trial in running] == [7, 8]
+    assert len({trial.hyperparameters for trial in study.trials}) == 9
 
-    def killed(trial: optuna.Trial, *rest: Any) -> Any:
-        value = drawn(trial, *rest)
-        if len(study.trials) > number and len(study._frozen(number).params) == kept:
-            raise KeyboardInterrupt
-        return value
 
-    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        patched.setattr(proposing, "_suggest", killed)
-        FakeTune(study, recipe, wanted=number + 1).run()
-    cut_off = Study.reopen(folder)
-    assert len(cut_off._frozen(number).params) >= kept
-    assert (cut_off.trial(number).hyperparameters is None) == (len(cut_off._frozen(number).params) == kept)
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -205,7 +205,7 @@ def test_another_storage_has_nothing_to_wait_for() -> None:
 
 
 def test_a_trial_is_asked_for_and_told_with_one_wait_each(tmp_path: Path, waits: list[int]) -> None:
-    """A new trial is ten lines of the journal, its end two."""
+    """A new trial is one line of the journal, a result two."""
     recipe = small_recipe()
     tune = FakeTune(Study.create(tmp_path, "small", {"zero_shot": [], "trials": 2}), recipe)
     waits.clear()

@@ -17,7 +17,7 @@ LAYERS = {
     "config.secrets config.space config.storage collector",
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens logs meanwhile memory catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster.* device ema endings extrapolation finetune "
+    "adapters": "attention averaging baselines checkpoint cluster.* device drawing ema endings extrapolation finetune "
     "forecaster gauges journal lstm members onednn pretrained proposal sampler search start storage stores study "
     "threads trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
@@ -32,6 +32,8 @@ SIDEWAYS = {
     ("search", "proposal"),
     ("sampler", "extrapolation"),  # what a sampler is shown
     ("study", "proposal"),
+    ("study", "drawing"),  # the record, and where samplers draw
+    ("drawing", "proposal"),
     ("start", "study"),
     ("study", "storage"),  # the record, and where it is kept
     ("study", "journal"),
@@ -59,7 +61,7 @@ SIDEWAYS = {
 IMPORTERS = {
     "mlflow": "tracking.* pyfunc",
     "plotly": "page.*",
-    "optuna": "extrapolation journal page.* proposal sampler search storage study",
+    "optuna": "drawing extrapolation journal page.* proposal sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
     "torch": "attention checkpoint device ema finetune forecaster lstm members onednn pretrained sampler threads "

@@ -16,7 +16,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.records import BUDGET, OBJECTIVE
 from chronotune.search import LAST, MAX_WORKER_DEATHS, scheduler
 from chronotune.study import Study, TrialRecord
-from search_parts import STEPPED, FakeTune, table
+from search_parts import FIRST_POINTS, STEPPED, FakeTune, imports_of_a_sweep, table
 from sweep_parts import ask, new_study, result, small_recipe
 
 
@@ -108,13 +108,6 @@ def _with_a_failure(study: Study, recipe: Recipe, wanted: int) -> None:
     tune.run()
 
 
-FIRST_POINTS = [
-    {"from": "a", "values": {"mode": "lora", "lora_rank": 4, "learning_rate": 2e-3}},
-    {"from": "b", "values": {"mode": "full", "windows": 2}},
-    {"from": "c", "values": {"mode": "lora"}},
-]
-
-
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_first_points_come_first_and_are_completed(tmp_path: Path, sampler: str) -> None:
     """One a trial, in order; what they leave open is drawn, a rank only where it applies."""
@@ -130,10 +123,9 @@ def test_first_points_come_first_and_are_completed(tmp_path: Path, sampler: str)
         assert (point.lora_rank is None) == (point.mode == "full")
 
 
-@pytest.mark.parametrize("cut", ["queued", "taken", "drawn"])
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_driver_killed_over_a_first_point_enqueues_it_once(tmp_path: Path, number: int, cut: str) -> None:
-    """Between the queue and the trial, or before it is noted: the same sweep as an unbroken one."""
+def test_a_driver_killed_over_a_first_point_takes_it_once(tmp_path: Path, number: int) -> None:
+    """Right after it was drawn: the same sweep as an unbroken one."""
     recipe = small_recipe(budget={"trials": 6, "windows": 27}, search={"sampler": "tpe", "startup_trials": 2})
     unbroken, broken = (new_study(_made(tmp_path / name), recipe) for name in ("unbroken", "broken"))
     for study in (unbroken, broken):
@@ -141,12 +133,7 @@ def test_a_driver_killed_over_a_first_point_enqueues_it_once(tmp_path: Path, num
     FakeTune(unbroken, recipe).run()
     while len(broken.trials) < number:
         FakeTune(broken, recipe, wanted=len(broken.trials) + 1).run()
-    broken._study.sampler = proposing.sampler(recipe, number)
-    broken._study.enqueue_trial(FIRST_POINTS[number]["values"])  # type: ignore[arg-type]
-    if cut != "queued":
-        trial = broken._study.ask()
-        if cut == "drawn":
-            proposing.draw(recipe.search_space)(trial)
+    FakeTune(broken, recipe).suggest()
     resumed = Study.reopen(tmp_path / "broken")
     FakeTune(resumed, recipe).run()
     assert table(resumed) == table(unbroken)
@@ -157,27 +144,12 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _imports(count: int) -> list[dict[str, Any]]:
-    """Results of an earlier sweep: best where the learning rate is about 5e-3 with LoRA of rank 4."""
-    rates = [10 ** (-4 + 2 * n / (count - 1)) for n in range(count)]
-    fixed = {"windows": 2, "accumulation": 1, "context_length": 48, "covariates": "all", "mode": "lora", "lora_rank": 4}
-    return [
-        {
-            "from": f"trial {n}",
-            "state": "complete" if n % 2 else "pruned",
-            "values": {"learning_rate": rate, **fixed},
-            "results": [[3, 1 + abs(math.log10(rate / 5e-3))], [27 if n % 2 else 9, abs(math.log10(rate / 5e-3))]],
-        }
-        for n, rate in enumerate(rates)
-    ]
-
-
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_the_sampler_learns_from_earlier_sweeps(tmp_path: Path, sampler: str) -> None:
     """From the first trial on, with no random start; the study itself and the rungs do not hold them."""
     recipe = small_recipe(search={"sampler": sampler, "startup_trials": 8})
     study = new_study(tmp_path, recipe)
-    study.note("imports", _imports(24))
+    study.note("imports", imports_of_a_sweep(24))
     asha = FakeTune(study, recipe)
     asha.run()
     points = [trial.hyperparameters for trial in study.trials if trial.hyperparameters]
@@ -192,7 +164,7 @@ def test_a_resumed_sweep_still_sees_its_imports(tmp_path: Path, killed_after: in
     recipe = small_recipe(budget={"trials": 6, "windows": 27}, search={"startup_trials": 3})
     unbroken, broken, without = (new_study(_made(tmp_path / name), recipe) for name in ("a", "b", "c"))
     for study in (unbroken, broken):
-        study.note("imports", _imports(12))
+        study.note("imports", imports_of_a_sweep(12))
         study.note("first", FIRST_POINTS[:1])
     FakeTune(unbroken, recipe).run()
     FakeTune(broken, recipe).run(until=killed_after)
@@ -209,7 +181,7 @@ def test_imports_are_asked_beside_running_trials(tmp_path: Path) -> None:
     """With several slots the study in memory holds trials that still run."""
     study = new_study(tmp_path)
     study.note("zero_shot", [])
-    study.note("imports", _imports(12))
+    study.note("imports", imports_of_a_sweep(12))
     tune = FakeTune(study, small_recipe())
     tune.searcher._slots = lambda: 3
     assert [tune.suggest()[1]["number"] for _ in range(3)] == [0, 1, 2]
@@ -218,7 +190,7 @@ def test_imports_are_asked_beside_running_trials(tmp_path: Path) -> None:
 def test_imports_have_the_distributions_that_are_drawn_from() -> None:
     """Else a sampler would keep them apart from the study's own trials."""
     space = small_recipe().search_space
-    [trial, *_] = proposing.imported(_imports(2), space)
+    [trial, *_] = proposing.imported(imports_of_a_sweep(2), space)
     own = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     own.enqueue_trial({"mode": "lora"})
     drawn = own.ask()

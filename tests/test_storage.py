@@ -224,19 +224,19 @@ def test_a_broken_connection_is_tried_once_more(tmp_path: Path, monkeypatch: pyt
         study.trial(7)
 
 
-def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(url: str, tmp_path: Path) -> None:
-    """As in the journal: what was drawn, or given, stays."""
+def test_a_trial_is_written_whole(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the journal: nobody sees one without its point, and no parameter is written by itself."""
     study = in_database(tmp_path / "small", url)
 
-    def cut_off(trial: optuna.Trial) -> None:
-        any_point(trial)
-        raise KeyboardInterrupt
+    def never(*_: object) -> None:
+        raise AssertionError("written piece by piece")
 
-    with pytest.raises(KeyboardInterrupt):
-        study.ask(Proposal(optuna.samplers.RandomSampler(seed=5), cut_off, {"learning_rate": 2e-3}))  # type: ignore[arg-type]
-    again = Study.reopen(tmp_path / "small").ask_again(0, Proposal(optuna.samplers.RandomSampler(seed=6), any_point))
-    assert again.hyperparameters is not None
-    assert again.hyperparameters.learning_rate == 2e-3
+    for write in ("set_trial_param", "set_trial_user_attr", "set_trial_system_attr"):
+        monkeypatch.setattr(study._storage, write, never)
+    asked = study.ask(Proposal(optuna.samplers.RandomSampler(seed=5), any_point, {"learning_rate": 2e-3}))
+    assert asked == Study.reopen(tmp_path / "small").trial(0)
+    assert asked.hyperparameters is not None
+    assert (asked.state, asked.hyperparameters.learning_rate) == ("running", 2e-3)
 
 
 def test_a_password_is_written_nowhere(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,8 @@ import optuna
 import pytest
 
 from chronotune.errors import InputError
-from chronotune.proposal import Proposal
 from chronotune.study import JOURNAL, Reader, Study, read, refuse_changes
-from sweep_parts import any_point, ask, new_study, result
+from sweep_parts import ask, new_study, result
 
 
 def test_a_finished_trial_is_told_its_best_score(tmp_path: Path) -> None:
@@ -103,22 +102,6 @@ def test_a_reader_sees_what_is_written_later(tmp_path: Path) -> None:
     reading = reader.read()
     assert reading.trials[number].windows_seen == 3
     assert reading.attributes["ended"] == "now"
-
-
-def test_a_trial_cut_off_while_it_was_drawn_is_drawn_again(tmp_path: Path) -> None:
-    """What was drawn stays; the result equals an undisturbed draw."""
-    study = new_study(tmp_path)
-
-    def cut_off(trial: optuna.Trial) -> None:
-        any_point(trial)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        study.ask(Proposal(optuna.samplers.RandomSampler(seed=5), cut_off))  # type: ignore[arg-type]
-    assert study.trial(0).hyperparameters is None
-    again = study.ask_again(0, Proposal(optuna.samplers.RandomSampler(seed=6), any_point))
-    undisturbed = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5)).ask()
-    assert again.hyperparameters == any_point(undisturbed)
 
 
 def test_zero_shot_is_its_best_setting(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Journal(JournalStorage):
 def together(storage: BaseStorage, synced: bool = True) -> AbstractContextManager[None]:
     """Inside, each line of a journal is written as ever, but the disk is waited for only once, at the end.
 
-    A wait takes milliseconds, and a new trial is ten lines. No kill of the process loses what was written; should the
+    A wait takes milliseconds, and a result is two lines. No kill of the process loses what was written; should the
     machine itself go down, what is lost is lost from the end.
 
     Args:

@@ -1,12 +1,13 @@
-"""How the next trial of a study is chosen: by which sampler, what that is shown of the past, and no point twice."""
+"""How the next trial of a study is drawn: by which sampler, what that is shown of the past, and no point twice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
@@ -15,6 +16,20 @@ from chronotune.config.space import Hyperparameters
 
 ATTEMPTS = 3
 """How often a sampler is asked for a point that was not tried before."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A point, and how Optuna holds it."""
+
+    hyperparameters: Hyperparameters
+    params: dict[str, Any]
+    distributions: dict[str, BaseDistribution]
+
+    @property
+    def key(self) -> frozenset[tuple[str, Any]]:
+        """Of its parameters."""
+        return key(self.params)
 
 
 @dataclass(frozen=True)
@@ -32,32 +47,38 @@ class Proposal:
     """What the sampler sees in place of the trials; None for the trials as they are."""
     seed: int = 0
     """Of what is drawn by chance where the sampler knows nothing new."""
+    ahead: bool = False
+    """Drawn as if the trial before it were still running, whether it is or not: so that nobody has to wait for it."""
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the study itself can be asked: nothing stands between it and the sampler."""
-        return not (self.beside or self.points or self.shown)
+    def choose(self, study: optuna.Study, tried: Collection[frozenset[tuple[str, Any]]]) -> Drawn:
+        """Draw in a study in memory, where all that is drawn stays running.
 
-    def choose(self, trials: Sequence[FrozenTrial], tried: Collection[Hyperparameters]) -> optuna.Trial:
-        """The trial after `trials`, drawn in a study in memory; it says what to take over, and is no trial of ours.
-
-        What was `tried` gives way to something by chance; of a finite space to the first of `points` that was not
-        tried, if there is one with what is given, and else to the first of all. In an endless space nothing is drawn
-        either that was tried `beside`; in a finite one that may be all there is.
+        A point whose parameters (`key`) were `tried` gives way to something by chance; of a finite space to the first
+        of `points` that was not tried, if there is one with what is given, and else to the first of all. In an endless
+        space nothing is drawn either that was tried `beside`; in a finite one that may be all there is.
         """
-        known = [] if self.given or self.points else [one.params for one in self.beside]
-        study = optuna.create_study(sampler=self.sampler)
-        past = [*self.beside, *trials]
-        study.add_trials(self.shown(past) if self.shown else past)
         given = self.given or {}
+        known = [] if given or self.points else [key(one.params) for one in self.beside]
+        study.sampler = self.sampler
+        for _ in range(ATTEMPTS):  # a Gaussian process does not expect anything new where somebody is at work
+            drawn = self._ask(study, given)
+            if not (drawn.key in tried or drawn.key in known):
+                return drawn
+        by_chance = optuna.create_study(sampler=RandomSampler(seed=self.seed))
         rest = [*(point for point in self.points if matches(point, given)), *self.points]
-        for attempt, values in enumerate([*repeat(given, ATTEMPTS), *(rest or [given])]):
-            if attempt == ATTEMPTS:
-                study.sampler = RandomSampler(seed=self.seed)  # of a point all is given
-            if values:
-                study.enqueue_trial(dict(values))
-            trial = study.ask()
-            if self.draw(trial) not in tried and trial.params not in known:
+        for values in rest or [given]:
+            drawn = self._ask(by_chance, values)
+            if drawn.key not in tried:
                 break
-            # it stays running: a Gaussian process does not expect anything new where somebody is at work
-        return trial
+        return drawn
+
+    def _ask(self, study: optuna.Study, given: Values) -> Drawn:
+        if given:
+            study.enqueue_trial(dict(given))
+        trial = study.ask()
+        return Drawn(self.draw(trial), trial.params, trial.distributions)
+
+
+def key(params: dict[str, Any]) -> frozenset[tuple[str, Any]]:
+    """The same for two points only if they are the same."""
+    return frozenset(params.items())

@@ -41,7 +41,7 @@ class TrialRecord:
     number: int
     state: State
     hyperparameters: Hyperparameters | None
-    """None only for a trial that was cut off while its parameters were being drawn."""
+    """None only for a trial that a driver of an older version did not finish to write."""
     results: tuple[Result, ...]
     """By windows seen, ascending."""
     reason: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chronotune.cluster import slots
+from chronotune.cluster import slots_lately
 from chronotune.finalists import averaged, choose, is_lost, needed, plan, seeds
 from chronotune.records import FINALISTS
 from chronotune.search import InTurn, RecordedSearcher
@@ -35,7 +35,7 @@ def run_finalists(study: Study, assignment: Assignment, on_record: Callable[[], 
     wanted = {"trials": chosen, "seeds": noted.get("seeds") or seeds(recipe.seed, recipe.finalists.seeds)}
     if wanted != noted:
         study.note(FINALISTS, wanted)
-    searcher = FinalistSearcher(study, repeats, plan(wanted), recipe.rungs[-1], lambda: slots(recipe.cluster))
+    searcher = FinalistSearcher(study, repeats, plan(wanted), recipe.rungs[-1], slots_lately(recipe.cluster))
 
     def tidy() -> None:
         reading = study.read()

@@ -1,7 +1,7 @@
 """Optuna's search and ASHA, as Ray Tune sees them.
 
-Asking is a pure function of (seed, trial number, contents of the study), so with one worker a resumed sweep proposes
-what an unbroken one would have.
+Asking is a pure function of (seed, trial number, contents of the study; of a trial drawn ahead those when the trial
+before it began), so with one worker a resumed sweep proposes what an unbroken one would have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chronotune.config.recipe import Recipe
 from chronotune.errors import WORKER_LOST
 from chronotune.proposal import Proposal
 from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
-from chronotune.sampler import draw, grid_in_order, imported, sampler, seed_of, shown
+from chronotune.sampler import draw, grid_in_order, imported, is_ahead, sampler, seed_of, shown
 from chronotune.study import Study, TrialRecord
 
 FIRST = "first"
@@ -35,6 +35,9 @@ EXTENDED = "extended"
 
 MAX_WORKER_DEATHS = 2
 """How often a trial is started again from its last checkpoint when its worker dies."""
+
+CUT_OFF = "its driver died before all its parameters were written"
+"""Reason of a trial without a point."""
 
 LAST = "last"
 """Attribute of a result: whether its trial ended with it, as the scheduler decided or its budget did."""
@@ -265,8 +268,9 @@ class StudySearcher(RecordedSearcher):
     def _next(self) -> TrialRecord | None:
         while self._unfinished:
             record = self._study.trial(self._unfinished.pop(0))
-            if record.hyperparameters is None:
-                return self._study.ask_again(record.number, self._how(record.number))
+            if record.hyperparameters is None:  # of a version that wrote a trial piece by piece
+                self._study.fail(record.number, CUT_OFF)
+                continue
             at_the_end = record.windows_seen >= self._recipe.rungs[-1]
             if not at_the_end and not was_stopped(record):
                 return record
@@ -274,9 +278,10 @@ class StudySearcher(RecordedSearcher):
             remember(self._asha, ended)
         if not self.wants_more():
             return None
-        number = len(self._study.trials)
-        with self._study.together():
-            return self._study.ask(self._how(number))
+        record = self._study.ask(self._how(len(self._study.trials)))
+        if self._has_room():
+            self._study.prepare(self._how(record.number + 1))
+        return record
 
     def wants_more(self) -> bool:
         """Whether the sweep wants another trial, and has the time and the patience."""
@@ -305,6 +310,8 @@ class StudySearcher(RecordedSearcher):
     def _how(self, number: int) -> Proposal:
         """How trial `number` is drawn."""
         given = self._first[number] if number < len(self._first) else {}
-        by = sampler(self._recipe, number, len(self._imports))
-        seed = seed_of(self._recipe, number)
-        return Proposal(by, self._draw, given, self._imports, self._points, shown(by, self._recipe), seed)
+        recipe, beside = self._recipe, len(self._imports)
+        by = sampler(recipe, number, beside)
+        ahead = is_ahead(recipe, number, beside)
+        seed = seed_of(recipe, number)
+        return Proposal(by, self._draw, given, self._imports, self._points, shown(by, recipe), seed, ahead)

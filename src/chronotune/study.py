@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from chronotune.config.space import Hyperparameters
+from chronotune.drawing import Drawing
 from chronotune.errors import InputError
 from chronotune.journal import Journal, together
 from chronotune.lease import other_driver
@@ -74,7 +76,7 @@ class Study:
     def __init__(self, storage: BaseStorage, study: optuna.Study) -> None:
         self._storage, self._study = storage, study
         self._study_id = storage.get_study_id_from_name(study.study_name)
-        self._ended = dict[int, TrialRecord]()
+        self._ended, self._drawing = dict[int, TrialRecord](), Drawing()
 
     @classmethod
     def create(cls, directory: Path, name: str, attributes: Mapping[str, Any], url: str | None = None) -> Study:
@@ -112,54 +114,30 @@ class Study:
     def repeat(self, number: int, seed: int, into: Study) -> TrialRecord:
         """Begin, in the study `into`, the training of trial `number` with another seed: whole or not at all."""
         searched = self._frozen(number)
-        again = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=searched.params,
-            distributions=searched.distributions,
-            user_attrs={"hyperparameters": searched.user_attrs["hyperparameters"], "of": number, "seed": seed},
-        )
-        into._study.add_trial(again)
-        return into.trials[-1]
+        point = searched.user_attrs["hyperparameters"]
+        attributes = {"hyperparameters": point, "of": number, "seed": seed}
+        return into._begin(searched.params, searched.distributions, attributes)
 
     def ask(self, by: Proposal) -> TrialRecord:
-        """Create the next trial.
+        """Begin the next trial: whole or not at all."""
+        drawn = self._drawing.draw(by, self._study.get_trials(deepcopy=False))
+        point = drawn.hyperparameters.model_dump(exclude_none=True)
+        return self._begin(drawn.params, drawn.distributions, {"hyperparameters": point})
 
-        What is given is stored with the trial before anything else of it, so that no kill comes in between.
-        """
-        self._study.sampler, given = by.sampler, by.given
-        if not by.is_plain:
-            given = self._chosen(len(self.trials), by).params
-            self._study.sampler = optuna.samplers.RandomSampler()  # all is given: nothing is left to learn for
-        if given:
-            self._study.enqueue_trial(dict(given))
-        return self._draw(self._study.ask(), by)
+    @steadily
+    def prepare(self, by: Proposal) -> None:
+        """Begin to draw what `ask` will be asked for next, beside whatever comes until then, if that may be."""
+        if by.ahead:
+            self._drawing.begin(by, self._study.get_trials(deepcopy=False))
 
-    def ask_again(self, number: int, by: Proposal) -> TrialRecord:
-        """Draw the parameters of a trial that was cut off in between as `ask` would have; what was drawn stays.
-
-        A sampler draws one parameter after the other, so all are drawn anew, in memory, and those that are missing
-        are taken over. Where other trials have ended since, that can be another point: then only the rest is drawn.
-        """
-        self._study.sampler = by.sampler if by.is_plain else optuna.samplers.RandomSampler(seed=by.seed)
-        cut_off = self._frozen(number)
-        if cut_off.state == TrialState.WAITING:  # cut off before it was taken from Optuna's queue
-            self._storage.set_trial_state_values(self._id(number), TrialState.RUNNING)
-        whole = self._chosen(number, by)
-        if cut_off.params.items() <= whole.params.items():
-            for name in [name for name in whole.params if name not in cut_off.params]:
-                distribution = whole.distributions[name]
-                value = distribution.to_internal_repr(whole.params[name])
-                self._storage.set_trial_param(self._id(number), name, value, distribution)
-        return self._draw(optuna.Trial(self._study, self._id(number)), by)
-
-    def _chosen(self, number: int, by: Proposal) -> optuna.Trial:
-        """What trial `number` takes over."""
-        tried = {trial.hyperparameters for trial in self.trials[:number] if trial.hyperparameters}
-        return by.choose(self._study.get_trials(deepcopy=False)[:number], tried)
-
-    def _draw(self, trial: optuna.Trial, by: Proposal) -> TrialRecord:
-        trial.set_user_attr("hyperparameters", by.draw(trial).model_dump(exclude_none=True))
-        return self.trial(trial.number)
+    def _begin(
+        self, params: dict[str, Any], distributions: dict[str, BaseDistribution], attributes: dict[str, Any]
+    ) -> TrialRecord:
+        running = TrialState.RUNNING
+        self._study.add_trial(
+            create_trial(state=running, params=params, distributions=distributions, user_attrs=attributes)
+        )
+        return self.trials[-1]
 
     @steadily
     def record(self, number: int, result: Result) -> None:
@@ -193,7 +171,7 @@ class Study:
         if (record := self.trial(number)).state != "running":
             return record
         self._storage.set_trial_user_attr(self._id(number), "reason", reason)
-        self._study.tell(number, state=TrialState.FAIL)
+        self._storage.set_trial_state_values(self._id(number), TrialState.FAIL)
         return self.trial(number)
 
     def together(self, synced: bool = True) -> AbstractContextManager[None]:

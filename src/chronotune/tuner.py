@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from chronotune.again import LastWorker
-from chronotune.cluster import gpus_per_trial, resources_of_trial, slots, threads_of_the_last
+from chronotune.cluster import gpus_per_trial, resources_of_trial, slots_lately, threads_of_the_last
 from chronotune.config.model import ModelPreset
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
@@ -55,7 +55,7 @@ def run_tuner(study: Study, assignment: Assignment, on_record: Callable[[], None
     recipe = assignment.recipe
     study.note("stopped", None)
     asha = scheduler(recipe)
-    searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=lambda: slots(recipe.cluster))
+    searcher = StudySearcher(study, recipe, asha, wanted=study.attribute("trials"), slots=slots_lately(recipe.cluster))
 
     def tidy() -> None:
         prune(assignment.store, study.trials, recipe.checkpoints_at_work)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from chronotune.config.cluster import ClusterProfile
 
@@ -12,6 +13,9 @@ Resources = Mapping[str, float]
 
 ACTOR_NAMES = {"CPU": "cpu", "GPU": "gpu", "memory": "memory"}
 """What Ray Tune calls them."""
+
+_LATELY = 1.0
+"""Seconds for which an answer about the nodes is good."""
 
 _PARTS = 10_000
 """Ray counts in ten thousandths of a GPU."""
@@ -40,6 +44,19 @@ def slots(profile: ClusterProfile) -> int:
     """How many trials fit at the same time on the nodes that are there now."""
     fit = sum(_fit_by_node(profile))
     return min(fit, profile.max_concurrent or fit)
+
+
+def slots_lately(profile: ClusterProfile) -> Callable[[], int]:
+    """`slots` as they were at most a second ago: Ray takes milliseconds to answer, and is asked for every trial."""
+    known, asked = 0, -math.inf
+
+    def lately() -> int:
+        nonlocal known, asked
+        if (now := time.monotonic()) - asked > _LATELY:
+            known, asked = slots(profile), now
+        return known
+
+    return lately
 
 
 def threads_of_one_node(profile: ClusterProfile) -> int:
