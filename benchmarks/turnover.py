@@ -20,9 +20,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+from unittest.mock import patch
 
 from command import carry_out
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 TUNING = Path(__file__).parents[1] / "tuning"
 WAYS = ("ours", "plain_ray", "plain_optuna")
 SLOTS = 2
+Until: TypeAlias = tuple[float, float]
+"""Seconds after the beginning of a search when ours had ended, and when it had written what it exports."""
 QUICK = ("budget.windows=24", "early_stopping.grace=8", "search_space.context_length=64")
 
 
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit code."""
     options = _options().parse_args(arguments)
     if options.way:  # in a process of its own
-        found = run_way(options.way, recipe_of(options, options.seeds[0]), Path(options.folder), options.until)
+        found = run_way(options.way, recipe_of(options, options.seeds[0]), Path(options.folder), tuple(options.until))
         print(json.dumps(found))
         return 0
     return carry_out(options, lambda: benchmark(options), print_table)
@@ -55,15 +59,16 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     Returns:
         What `--json` prints: `runs` by way, in the order of the seeds; the medians over the seeds of trials per hour,
         of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others; what was the best when
-        ours had ended, `validation` and `test` of each way and seed, null where it had no result yet; and the highest
-        memory, and seconds of training and validation of the `longest` trial.
+        ours had ended, `validation` and `test` of each way and seed, null where it had no result yet; the same of what
+        each way could `hand_out` when ours had written what it exports, `hand_out_s` after the beginning; and the
+        highest memory, and seconds of training and validation of the `longest` trial.
     """
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     for seed in options.seeds:
-        until = math.inf
+        until = (math.inf, math.inf)
         for way in sorted(options.ways, key=WAYS.index):  # ours first: the others are looked at when it has ended
             runs[way].append(in_own_process(way, seed, options, until))
-            until = runs[way][-1]["seconds"] if way == "ours" else until
+            until = (runs[way][-1]["seconds"], runs[way][-1]["hand_out_s"]) if way == "ours" else until
             if not options.json:
                 print(f"seed {seed}, {way}: {runs[way][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
     rates = {way: median(run["trials"] / run["seconds"] * 3600 for run in runs[way]) for way in runs}
@@ -78,13 +83,14 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         "gap": {way: median(run["gap"] for run in runs[way]) for way in runs},
         "validation": {way: [run["validation"] for run in runs[way]] for way in runs},
         "test": {way: [run["test"] for run in runs[way]] for way in runs},
+        "hand_out": {way: [run["hand_out"] for run in runs[way]] for way in runs},
         "longest": {way: max(run["longest"] for run in runs[way]) for way in runs},
         "peak_bytes": {way: max(run["peak_bytes"] for run in runs[way]) for way in runs},
         "runs": runs,
     }
 
 
-def in_own_process(way: str, seed: int, options: argparse.Namespace, until: float) -> dict[str, Any]:
+def in_own_process(way: str, seed: int, options: argparse.Namespace, until: Until) -> dict[str, Any]:
     """One way for one seed, with the highest memory of its process tree."""
     with tempfile.TemporaryDirectory() as folder:
         length = [
@@ -92,7 +98,7 @@ def in_own_process(way: str, seed: int, options: argparse.Namespace, until: floa
             *(["--windows", str(options.windows)] * bool(options.windows)),
         ]
         command = [sys.executable, __file__, "--way", way, "--folder", folder, "--recipe", options.recipe, *length]
-        command += ["--model", options.model, "--seeds", str(seed), "--until", str(until)]
+        command += ["--model", options.model, "--seeds", str(seed), "--until", *map(str, until)]
         command += ["--trials", str(options.trials)]
         with (Path(folder) / "stderr").open("w+") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -138,18 +144,26 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     return load_recipe(str(TUNING / f"{options.recipe}.yaml"), [*changes, *(QUICK if options.quick else ())])
 
 
-def run_way(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, Any]:
+def run_way(way: str, recipe: Recipe, folder: Path, until: Until) -> dict[str, Any]:
     """One search, in this process: how long it took, how busy its slots were, and how good its best was by `until`."""
     return _ours(recipe, folder) if way == "ours" else _plain(way, recipe, folder, until)
 
 
 def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    from chronotune import challenger
     from chronotune.study import read
     from chronotune.sweep import run_sweep
 
     changed = recipe.tracking.model_copy(update={"uri": f"sqlite:///{folder}/mlflow.db"})
-    sweep = run_sweep(recipe.model_copy(update={"tracking": changed}), folder / "sweep")
-    reading = read(sweep)
+    written: list[datetime] = []
+
+    def settle(*arguments: Any) -> None:
+        challenger.settle(*arguments)
+        written.append(datetime.now(UTC))
+
+    with patch("chronotune.sweep.settle", settle):
+        directory = run_sweep(recipe.model_copy(update={"tracking": changed}), folder / "sweep")
+    reading = read(directory)
     seconds = float(reading.attributes["seconds"])
     ended = [trial for trial in reading.trials if trial.results and trial.started and trial.ended]
     busy = [trial.results[-1].attributes["seconds"] for trial in ended]
@@ -158,6 +172,8 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
     rows = {row["model"]: row for row in reading.attributes["evaluation"]["rows"]}
     assert reading.winner is not None
     assert reading.winner.best is not None
+    choice, last = reading.attributes["choice"], max(trial.ended for trial in ended if trial.ended)
+    exported = choice["challenger"]
     return {
         "seconds": seconds,
         "trials": len(reading.trials),
@@ -166,10 +182,16 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "longest": max(busy),
         "validation": reading.winner.best.objective,
         "test": rows["best"][recipe.objective],
+        "hand_out_s": seconds + (written[-1] - last).total_seconds(),
+        "hand_out": {
+            "what": exported,
+            "validation": choice["scores"][exported],
+            "test": rows[exported][recipe.objective],
+        },
     }
 
 
-def _plain(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, Any]:
+def _plain(way: str, recipe: Recipe, folder: Path, until: Until) -> dict[str, Any]:
     import plain_ways
 
     from chronotune.data.prepare import load, trial_data
@@ -180,7 +202,8 @@ def _plain(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, An
     points = configurations(recipe)
     task = plain_ways.Task(recipe, trial_data(dataset, recipe), points, str(locate(recipe.model)), threads, SLOTS)
     trials, (began, ended) = getattr(plain_ways, way)(task, folder)
-    best, seconds = best_by(trials, began + until), ended - began
+    best, handed_out = (_judged(task, best_by(trials, began + moment), dataset) for moment in until)
+    seconds = ended - began
     slots = 1 if way == "plain_optuna" else SLOTS
     return {
         "seconds": seconds,
@@ -188,8 +211,8 @@ def _plain(way: str, recipe: Recipe, folder: Path, until: float) -> dict[str, An
         "busy_share": sum(trial.busy for trial in trials) / (slots * seconds),
         "gap": median(trial.gap for trial in trials),
         "longest": max(trial.busy for trial in trials),
-        "validation": best[1].score if best else None,
-        "test": _test_score(task, *best, dataset) if best else None,
+        **best,
+        "hand_out": {"what": "best", **handed_out},
     }
 
 
@@ -197,6 +220,12 @@ def best_by(trials: Sequence[Trial], moment: float) -> tuple[Trial, Reached] | N
     """The best of what had been reached by a moment in Unix time, and its trial; None before the first result."""
     reached = [(trial, one) for trial in trials for one in trial.reached if one.at <= moment]
     return min(reached, key=lambda pair: pair[1].score, default=None)
+
+
+def _judged(task: Task, best: tuple[Trial, Reached] | None, dataset: Any) -> dict[str, float | None]:
+    if best is None:
+        return {"validation": None, "test": None}
+    return {"validation": best[1].score, "test": _test_score(task, *best, dataset)}
 
 
 def configurations(recipe: Recipe) -> tuple[Any, ...]:
@@ -240,14 +269,17 @@ def _test_score(task: Task, trial: Trial, best: Reached, dataset: Any) -> float:
 def print_table(results: dict[str, Any]) -> None:
     """A line for each way."""
     print(
-        f"{'':<14}{'trials/h':>10}{'ours is':>9}{'busy':>7}{'gap, s':>8}{'validation':>12}{'test':>8}{'peak, GB':>10}"
+        f"{'':<14}{'trials/h':>10}{'ours is':>9}{'busy':>7}{'gap, s':>8}{'validation':>12}{'test':>8}"
+        f"{'handed out: validation':>24}{'test':>8}{'peak, GB':>10}"
     )
     for way, rate in results["trials_per_hour"].items():
+        handed_out = [_middle([one[of] for one in results["hand_out"][way]]) for of in ("validation", "test")]
         ratio = results["trials_per_hour_ratio"].get(way)
         print(
             f"{way:<14}{rate:>10.0f}{f'{ratio:.2f}x' if ratio else '':>9}{results['busy_share'][way]:>7.0%}"
             f"{results['gap'][way]:>8.2f}{_middle(results['validation'][way]):>12.4f}"
-            f"{_middle(results['test'][way]):>8.4f}{results['peak_bytes'][way] / 1e9:>10.2f}"
+            f"{_middle(results['test'][way]):>8.4f}"
+            f"{handed_out[0]:>24.4f}{handed_out[1]:>8.4f}{results['peak_bytes'][way] / 1e9:>10.2f}"
         )
 
 
@@ -268,7 +300,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--until", type=float, default=math.inf, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, nargs=2, default=(math.inf, math.inf), help=argparse.SUPPRESS)
     return parser
 
 
