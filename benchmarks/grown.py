@@ -63,8 +63,8 @@ def measure(assignment: Assignment, size: int, asks: int) -> dict[str, Any]:
 
     Returns:
         Milliseconds of a proposal, where the trial before it took longer than a sampler does, of the sampler's draw,
-        and of all that is done for a result; seconds of the opening, with the rungs filled again and one trial asked
-        for; memory of the process and the journal in MB.
+        and of all that is done for a result; seconds of the opening, with the rungs filled again; memory of the process
+        and the journal in MB.
     """
     study = Study.reopen(assignment.directory)
     fill(study, assignment.recipe, size)
@@ -72,7 +72,6 @@ def measure(assignment: Assignment, size: int, asks: int) -> dict[str, Any]:
     study, recipe = Study.reopen(assignment.directory), assignment.recipe
     asha = scheduler(recipe)
     searcher = StudySearcher(study, recipe, asha, wanted=recipe.budget.trials, slots=lambda: 1)
-    run(study, assignment, searcher, asha, 1)
     opened, times = time.perf_counter() - began, Times()
     with timed(times):
         run(study, assignment, searcher, asha, asks)

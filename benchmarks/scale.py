@@ -36,12 +36,12 @@ from chronotune.cluster import connected, slots
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.data.prepare import load, trial_data
+from chronotune.drawing import Drawing
 from chronotune.errors import ChronotuneError
 from chronotune.gauges import Gauges
 from chronotune.lease import Lease
 from chronotune.noise import LOSSES, packed
 from chronotune.progress import watcher
-from chronotune.proposal import Proposal
 from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import Study
 from chronotune.tracking import Mirror
@@ -91,7 +91,7 @@ METRICS = ("sql", "wql", "mase", "mae", "rmse", "r2", "mape", "coverage80", "tra
 
 @dataclass
 class Times:
-    """Wall seconds that the driver's thread spent in our code, by what it was for."""
+    """Wall seconds that our code took of the driver's thread, by what it was for, and of the one that draws."""
 
     asks: list[float] = field(default_factory=list)
     """One for each proposed trial."""
@@ -206,7 +206,7 @@ def drive(study: Study, assignment: Assignment, mirrored: Callable[[], int | Non
 
 @contextmanager
 def timed(times: Times) -> Iterator[None]:
-    """Measure our part of what the driver does; what Ray Tune does itself, and other threads, is not in it."""
+    """Measure our part of what the driver does; what Ray Tune does itself, and the mirror, is not in it."""
 
     def recorded(*_: Any) -> None:
         times.recorded += 1
@@ -216,7 +216,7 @@ def timed(times: Times) -> Iterator[None]:
     recorder, searcher = tuner._Recorder, search.StudySearcher
     with ExitStack() as stack:
         _measure(stack, searcher, "suggest", times.asks, counts=lambda proposal: "number" in (proposal or ()))
-        _measure(stack, Proposal, "choose", times.draws)
+        _measure(stack, Drawing, "_draw", times.draws)
         _measure(stack, recorder, "on_trial_result", times.results, then=recorded)
         _measure(stack, recorder, "on_trial_complete", times.results)
         _measure(stack, searcher, "on_trial_complete", times.results)

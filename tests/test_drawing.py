@@ -9,9 +9,10 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from chronotune import sampler as proposing
+from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.proposal import Drawn, Proposal
 from chronotune.records import BUDGET
@@ -28,20 +29,25 @@ def _how(number: int, **changes: Any) -> Proposal:
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_tpe_draws_as_optuna_s_does_in_a_study_of_its_own(tmp_path: Path) -> None:
-    """With `group=True`; complete, pruned, failed and running trials.
+@pytest.mark.parametrize("mode", [["full", "lora"], ["lora"], ["full"], "lora", "full"])
+@pytest.mark.parametrize("known", [0, 60])
+def test_tpe_draws_as_optuna_s_does_in_a_study_of_its_own(tmp_path: Path, mode: Any, known: int) -> None:
+    """With `group=True`, whatever decides of a rank; complete, pruned, failed and running trials, and earlier ones.
 
     Of one that runs Optuna counts a rank that was drawn in vain too, so only trials that have one stay running.
     """
-    study, theirs, recipe = new_study(tmp_path), optuna.create_study(), small_recipe()
-    states = list[str]()
-    for number in range(24):
-        theirs.sampler = optuna.samplers.TPESampler(
-            seed=proposing.seed_of(recipe, number), n_startup_trials=3, multivariate=True, group=True
-        )
+    space = {**small_recipe().search_space.model_dump(exclude_none=True)}
+    space["mode"] = mode if isinstance(mode, str) else {"type": "choice", "values": mode}
+    recipe = small_recipe(search={"sampler": "tpe", "startup_trials": 3}, search_space=space)
+    draw, states, theirs = proposing.draw(recipe.search_space), list[str](), optuna.create_study()
+    study, imports = new_study(tmp_path, recipe), _an_earlier_sweep(recipe, known)
+    theirs.add_trials(imports)
+    for number in range(40):
+        seed = proposing.seed_of(recipe, number)
+        theirs.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=3, multivariate=True, group=True)
         drawn = theirs.ask()
-        point = proposing.draw(recipe.search_space)(drawn)
-        assert study.ask(_how(number)).hyperparameters == point
+        point = draw(drawn)
+        assert study.ask(Proposal(proposing.sampler(recipe, number), draw, beside=imports)).hyperparameters == point
         if number % 5 == 3:
             study.fail(number, "the loss was NaN")
             theirs.tell(drawn, state=TrialState.FAIL)
@@ -52,7 +58,18 @@ def test_tpe_draws_as_optuna_s_does_in_a_study_of_its_own(tmp_path: Path) -> Non
             theirs.tell(drawn, *([score] if reached == RUNGS else [None, TrialState.PRUNED]))
             study.finish(number, RUNGS[-1])
         states.append(study.trial(number).state)
-    assert set(states) == {"complete", "pruned", "failed", "running"}
+    assert set(states) >= {"complete", "pruned", "failed"}
+
+
+def _an_earlier_sweep(recipe: Recipe, count: int) -> list[FrozenTrial]:
+    """Trials at random points with scores in no order, as `imported` makes them."""
+    blank, trials = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)), list[dict[str, Any]]()
+    for number in range(count):
+        proposing.draw(recipe.search_space)(drawn := blank.ask())
+        score, is_whole = float(number * 37 % 61), number % 3 == 0
+        results = [[3, score + 1], *([[27, score]] if is_whole else [])]
+        trials.append({"state": "complete" if is_whole else "pruned", "values": dict(drawn.params), "results": results})
+    return proposing.imported(trials, recipe.search_space)
 
 
 def test_a_reopened_study_draws_the_same(tmp_path: Path) -> None:
@@ -150,13 +167,7 @@ def test_a_resumed_sweep_that_draws_ahead_is_the_unbroken_one(
 ) -> None:
     """A new driver draws by itself what the dead one had begun to, with the same outcome; no point comes twice."""
     monkeypatch.setattr(proposing, "GAUSSIAN_UNTIL", 4)
-    threads, choose = list[bool](), Proposal.choose
-
-    def noted(*arguments: Any) -> Drawn:
-        threads.append(threading.current_thread() is not threading.main_thread())
-        return choose(*arguments)
-
-    monkeypatch.setattr(Proposal, "choose", noted)
+    threads = _threads_of_drawing(monkeypatch)
     parts: dict[str, Any] = {"search_space": space} if space else {}
     recipe = small_recipe(budget={"trials": 12, "windows": 27}, search={"startup_trials": 2}, **parts)
     unbroken, broken = (new_study(_made(tmp_path / name), recipe) for name in ("unbroken", "broken"))
@@ -165,7 +176,8 @@ def test_a_resumed_sweep_that_draws_ahead_is_the_unbroken_one(
         study.note("imports", imports_of_a_sweep(known))
     FakeTune(unbroken, recipe).run()
     count = len(unbroken.trials)
-    assert threads == [(known == 9 and number > 0) or number >= 4 for number in range(count)]
+    drawn_now = 1 if known else 4
+    assert threads == ["driver's"] * drawn_now + ["its own"] * (count - drawn_now)
     FakeTune(broken, recipe).run(until=killed_after, untold=untold)
     resumed = Study.reopen(tmp_path / "broken")
     FakeTune(resumed, recipe).run()
@@ -173,9 +185,10 @@ def test_a_resumed_sweep_that_draws_ahead_is_the_unbroken_one(
     assert len({trial.hyperparameters for trial in resumed.trials}) == count == 12
 
 
-def test_two_slots_never_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each trial is drawn once, whatever ends between the begin of its drawing and its being asked for."""
+def test_with_two_slots_each_trial_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends between the begin of its drawing and its being asked for."""
     monkeypatch.setattr(proposing, "GAUSSIAN_UNTIL", 2)
+    threads = _threads_of_drawing(monkeypatch)
     recipe = small_recipe(budget={"trials": 9, "windows": 27}, search={"startup_trials": 2})
     study = new_study(tmp_path, recipe)
     study.note("zero_shot", [])
@@ -188,7 +201,20 @@ def test_two_slots_never_wait_for_each_other(tmp_path: Path, monkeypatch: pytest
         tune.searcher.on_trial_complete(trial.trial_id, {BUDGET: 3})
         running.append(tune.begin())
     assert [trial.config["number"] for trial in running] == [7, 8]
+    assert threads == ["driver's"] * 2 + ["its own"] * 7
     assert len({trial.hyperparameters for trial in study.trials}) == 9
+
+
+def _threads_of_drawing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose thread each trial is drawn in from now on, in order."""
+    threads, choose = list[str](), Proposal.choose
+
+    def noted(*arguments: Any) -> Drawn:
+        threads.append("driver's" if threading.current_thread() is threading.main_thread() else "its own")
+        return choose(*arguments)
+
+    monkeypatch.setattr(Proposal, "choose", noted)
+    return threads
 
 
 def _made(folder: Path) -> Path:

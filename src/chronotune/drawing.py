@@ -59,24 +59,34 @@ def _still_running(trial: FrozenTrial) -> FrozenTrial:
 
 
 class _Memory(InMemoryStorage):
-    """One study, which begins with a past that it shares and does not copy: that is never changed here."""
+    """One study, which begins with a past that it shares and does not copy: that is never changed here.
+
+    Trials are numbered from the first of the past on, for what samplers ask for; Optuna's other questions count anew.
+    """
 
     def __init__(self, past: Sequence[FrozenTrial]) -> None:
         super().__init__()
-        self._past = [trial for trial in past if trial.state != TrialState.WAITING]
+        begun = [trial for trial in past if trial.state != TrialState.WAITING]
+        self._past = [_numbered(trial, number) for number, trial in enumerate(begun)]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """One of the study's own, numbered after the past."""
-        return self._numbered(super().get_trial(trial_id))
+        return self._after(super().get_trial(trial_id))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Past and own."""
         past = self._past if states is None else [trial for trial in self._past if trial.state in states]
-        return [*past, *map(self._numbered, super().get_all_trials(study_id, deepcopy, states))]
+        return [*past, *map(self._after, super().get_all_trials(study_id, deepcopy, states))]
 
-    def _numbered(self, own: FrozenTrial) -> FrozenTrial:
-        shown = copy.copy(own)
-        shown.number = len(self._past) + own.number
-        return shown
+    def _after(self, own: FrozenTrial) -> FrozenTrial:
+        return _numbered(own, len(self._past) + own.number)
+
+
+def _numbered(trial: FrozenTrial, number: int) -> FrozenTrial:
+    if trial.number == number:
+        return trial
+    again = copy.copy(trial)
+    again.number = number
+    return again

@@ -118,8 +118,9 @@ class _TPESampler(optuna.samplers.TPESampler):
         super().__init__(seed=seed, n_startup_trials=n_startup_trials, multivariate=True)
         found: dict[str, dict[str, BaseDistribution]] = {}
         for name, parameter in sorted(space.parameters.items()):
-            if not (distribution := _distribution(parameter)).single():
-                found.setdefault(repr(parameter.when), {})[name] = distribution
+            when = _open(parameter.when, space)
+            if when is not None and not (distribution := _distribution(parameter)).single():
+                found.setdefault(repr(when), {})[name] = distribution
         self._together = list(found.values())
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -134,6 +135,19 @@ class _TPESampler(optuna.samplers.TPESampler):
         for one in self._together:
             drawn |= super().sample_relative(study, trial, one)
         return drawn
+
+
+def _open(when: Mapping[str, Any], space: SearchSpace) -> dict[str, Any] | None:
+    """Of a condition what a trial decides, empty where it always holds; None where it never does."""
+    left = {}
+    for name, wanted in when.items():
+        other, wanted = space.parameters[name], wanted if isinstance(wanted, list) else [wanted]
+        values = other.values if isinstance(other, Choice) else [other.value] if isinstance(other, Fixed) else [None]
+        if not set(values) & {None, *wanted}:
+            return None
+        if not set(values) <= set(wanted):
+            left[name] = wanted
+    return left
 
 
 class _GPSampler(optuna.samplers.GPSampler):
