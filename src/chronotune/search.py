@@ -309,9 +309,15 @@ class StudySearcher(RecordedSearcher):
 
     def _how(self, number: int) -> Proposal:
         """How trial `number` is drawn."""
-        given = self._first[number] if number < len(self._first) else {}
         recipe, beside = self._recipe, len(self._imports)
         by = sampler(recipe, number, beside)
-        ahead = is_ahead(recipe, number, beside)
-        seed = seed_of(recipe, number)
-        return Proposal(by, self._draw, given, self._imports, self._points, shown(by, recipe), seed, ahead)
+        return Proposal(
+            by,
+            self._draw,
+            given=self._first[number] if number < len(self._first) else {},
+            beside=self._imports,
+            points=self._points,
+            shown=shown(by, recipe),
+            seed=seed_of(recipe, number),
+            ahead=is_ahead(recipe, number, beside),
+        )

@@ -133,10 +133,10 @@ class Study:
     def _begin(
         self, params: dict[str, Any], distributions: dict[str, BaseDistribution], attributes: dict[str, Any]
     ) -> TrialRecord:
-        running = TrialState.RUNNING
-        self._study.add_trial(
-            create_trial(state=running, params=params, distributions=distributions, user_attrs=attributes)
+        begun = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes
         )
+        self._study.add_trial(begun)
         return self.trials[-1]
 
     @steadily
