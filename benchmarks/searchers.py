@@ -71,7 +71,7 @@ class Ours:
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial: str) -> Hyperparameters | None:
-        """As Ray Tune asks: the searcher tells the scheduler's rungs of the trial, and Tune adds it."""
+        """As Ray Tune asks, which adds the trial to the scheduler."""
         proposal = self._searcher.suggest(trial)
         if proposal is None or proposal == Searcher.FINISHED:  # every point was tried
             return None

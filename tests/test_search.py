@@ -308,6 +308,20 @@ def test_a_trial_enters_a_rung_once(tmp_path: Path) -> None:
     assert [len(recorded) for _, recorded in tune.asha._brackets[0]._rungs] == [0, 0, 2]
 
 
+def test_a_trial_that_waits_for_a_slot_is_in_its_rungs(tmp_path: Path) -> None:
+    """Two were running; the cluster has one slot now, and the first is judged by what the second had reached."""
+    recipe = small_recipe()
+    study = new_study(tmp_path, recipe)
+    study.note("zero_shot", [])
+    first, second = ask(study), ask(study)
+    for number, rung, score in ((first, 3, 0.5), (second, 3, 0.1), (second, 9, 0.05)):
+        study.record(number, result(rung, score))
+    tune = FakeTune(Study.reopen(tmp_path), recipe)
+    trial = tune.begin()
+    assert trial.config["number"] == first
+    assert tune.report(trial, 9, 0.4) == "STOP"
+
+
 def test_a_closed_searcher_begins_nothing_new(tmp_path: Path) -> None:
     """The time is up: what was left running goes on, and then it is over."""
     study = new_study(tmp_path)

@@ -226,7 +226,7 @@ class StudySearcher(RecordedSearcher):
         self, study: Study, recipe: Recipe, asha: TrialScheduler, *, wanted: int, slots: Callable[[], int]
     ) -> None:
         super().__init__(study, recipe.rungs[-1])
-        self._recipe, self._asha = recipe, asha
+        self._recipe = recipe
         self._wanted, self._slots = wanted, slots
         self._draw = draw(recipe.search_space)
         self._unfinished += [trial.number for trial in study.trials if trial.state == "running"]
@@ -240,9 +240,8 @@ class StudySearcher(RecordedSearcher):
         self._imports = imported(study.attribute(IMPORTS) or (), recipe.search_space)
         self._since: int = study.attribute(EXTENDED) or 0
         self._closed = False
-        for trial in study.trials:
-            if trial.state != "running":
-                remember(asha, trial)
+        for trial in study.trials:  # also one that has to wait for a slot: the others are judged beside it
+            remember(asha, trial)
 
     def close(self) -> None:
         """Propose nothing new; what runs, or once ran, goes on."""
@@ -262,7 +261,6 @@ class StudySearcher(RecordedSearcher):
             return None if self._numbers and self._has_room() else Searcher.FINISHED
         assert record.hyperparameters is not None
         self._numbers[trial_id] = record.number
-        remember(self._asha, record)
         return {"number": record.number, "hyperparameters": record.hyperparameters.model_dump()}
 
     def _next(self) -> TrialRecord | None:
@@ -274,8 +272,7 @@ class StudySearcher(RecordedSearcher):
             at_the_end = record.windows_seen >= self._recipe.rungs[-1]
             if not at_the_end and not was_stopped(record):
                 return record
-            ended = self._study.finish(record.number, self._recipe.rungs[-1])
-            remember(self._asha, ended)
+            self._study.finish(record.number, self._recipe.rungs[-1])
         if not self.wants_more():
             return None
         record = self._study.ask(self._how(len(self._study.trials)))
