@@ -182,11 +182,25 @@ def test_other_data_open_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     recipe = small_recipe(data={**DATA, "path": str(path)}, search_space=space)
     dataset, study = load(recipe), _with_a_winner(directory, recipe)
     study.note("identity", identity(recipe, dataset, trial_data(dataset, recipe)))
+    study.note("ended", "2026-01-01")
     whole.filter(pl.col("time") < pl.datetime(2024, 1, 20)).write_csv(path)
     with pytest.raises(InputError, match=r"data was .*, is .*Restore that"):
         evaluate_again(directory)
     assert study.attribute("test_openings") is None
     whole.write_csv(path)
+    assert evaluate_again(directory)["test_openings"] == 1
+
+
+def test_nothing_is_opened_before_the_challenger_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver was killed in between: what is exported may become another."""
+    monkeypatch.setattr(evaluation, "Worker", Anybody)
+    recipe, directory = small_recipe(), tmp_path / "one"
+    dataset, study = load(recipe), _with_a_winner(directory, recipe)
+    study.note("identity", identity(recipe, dataset, trial_data(dataset, recipe)))
+    with pytest.raises(InputError, match=r"has chosen what to export.*resume"):
+        evaluate_again(directory)
+    assert study.attribute("test_openings") is None
+    study.note("winner", {**study.attribute("winner"), "challenger": BEST})
     assert evaluate_again(directory)["test_openings"] == 1
 
 

@@ -29,17 +29,13 @@ def evaluate_again(directory: Path) -> dict[str, Any]:
     """Evaluate a finished sweep's winner once more; the opening of the test segment is counted.
 
     Raises:
-        InputError: There is no sweep with a winner, somebody drives it, or its data have changed: the test segment
-            would be another, or in what the winner was trained on. Nothing was opened.
+        InputError: There is no sweep that has chosen what to export, somebody drives it, or its data have changed: the
+            test segment would be another, or in what the winner was trained on. Nothing was opened.
     """
     with Lease(directory):
         study = Study.reopen(directory)
         recipe = stored(study.attribute("recipe"))
-        if study.attribute("winner") is None:
-            raise InputError(
-                f"{directory}: only a sweep with a winner can be evaluated. "
-                f"Finish it with `chronotune resume {directory}`"
-            )
+        refuse_unchosen(directory, study)
         dataset = load(recipe)
         data = trial_data(dataset, recipe)
         refuse_changes(study.attribute("identity"), identity(recipe, dataset, data))
@@ -79,6 +75,20 @@ def evaluate_sweep(directory: Path, study: Study, recipe: Recipe, dataset: Datas
         (directory / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
     study.note("evaluation", evaluation)  # last: what is noted is not done again, so the files must be there
     return evaluation
+
+
+def refuse_unchosen(directory: Path, study: Study) -> None:
+    """Do nothing when the sweep has chosen what its test segment is opened for.
+
+    Raises:
+        InputError: It has no winner yet, or not compared it with what is made of it.
+    """
+    winner = study.attribute("winner")
+    if winner is None or not ("challenger" in winner or study.attribute("ended")):  # ended: by an earlier version
+        raise InputError(
+            f"{directory}: a sweep is evaluated when it has chosen what to export, but it has not yet. "
+            f"Finish it with `chronotune resume {directory}`"
+        )
 
 
 def opened(directory: Path, study: Study, dataset: Dataset) -> Openings:

@@ -23,7 +23,7 @@ from chronotune.contenders import ZERO_SHOT, Contender, Predict, Segment, foreca
 from chronotune.data.panel import FloatArray, TrialData
 from chronotune.data.prepare import Dataset, load, trial_data
 from chronotune.errors import ChronotuneError, Fault, InputError
-from chronotune.evaluation import evaluate_again, opened, target_of
+from chronotune.evaluation import evaluate_again, opened, refuse_unchosen, target_of
 from chronotune.export import REFITTED
 from chronotune.identity import trusting
 from chronotune.lease import Lease
@@ -279,6 +279,7 @@ def _noted(sweep: Path, dataset: Dataset) -> Openings | None:
         study = Study.reopen(sweep)
         if (study.attribute("identity") or {}).get("data") != dataset.fingerprint[:16]:
             return None
+        refuse_unchosen(sweep, study)
         return opened(sweep, study, dataset)
 
 
