@@ -64,6 +64,27 @@ def test_does_not_replace_anything_else(tmp_path: Path) -> None:
     assert (tmp_path / "thesis" / "chapter").read_text() == "1"
 
 
+def test_what_a_removal_left_is_replaced(tmp_path: Path) -> None:
+    """A worker was killed while it removed a checkpoint, and trains to it again."""
+    for missing in (META, WEIGHTS, STATE):
+        checkpoint.write(tmp_path / "8", example())
+        (tmp_path / "8" / missing).unlink()
+        checkpoint.write(tmp_path / "8", example())
+        assert checkpoint.read(tmp_path / "8").weights["w"][0] == 1
+
+
+def test_a_device_that_fails_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    """It is the trial's: a sweep that halted for it would halt again when it is resumed."""
+
+    class OfAFailedDevice:
+        def detach(self) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    broken: Any = {"w": OfAFailedDevice()}
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        checkpoint.write(tmp_path / "8", Checkpoint(broken, {}, {}))
+
+
 def test_interrupted_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stops the writing, the old checkpoint is whole and no other appears."""
     checkpoint.write(tmp_path / "8", example(1.0))

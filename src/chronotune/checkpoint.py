@@ -49,15 +49,15 @@ def write(folder: Path, checkpoint: Checkpoint, notes: Callable[[], Mapping[str,
     from safetensors.torch import save_file
     from torch import save
 
-    if folder.exists() and not (folder / META).exists():
+    if folder.exists() and not _is_checkpoint(folder):
         raise ChronotuneError(f"a checkpoint must not replace {folder}, which is none; move it away")
+    # before the block: a GPU that has failed says so when it is asked for its numbers, and is no fault of the disk's
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     unwritable: tuple[type[Exception], ...] = (*disk_errors(), RuntimeError)
     try:
         with appearing(folder) as partial:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
-                partial / WEIGHTS,
-            )
+            save_file(weights, partial / WEIGHTS)
+            del weights  # the notes may be long in coming
             save(checkpoint.state, partial / STATE)
             digests = {name: sha256(partial / name) for name in (WEIGHTS, STATE)}
             for name in digests:  # before the notes, which may be long in coming
@@ -69,6 +69,13 @@ def write(folder: Path, checkpoint: Checkpoint, notes: Callable[[], Mapping[str,
         raise StorageError(
             f"cannot write checkpoint {folder}: {_first_line(error)}; check rights and free space"
         ) from error
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one, or what is left of one whose removal was cut short."""
+    if (folder / META).exists():
+        return True
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {WEIGHTS, STATE}
 
 
 def disk_errors() -> tuple[type[Exception], ...]:
