@@ -101,6 +101,7 @@ def test_check_of_steel_is_in_time_order(capsys: pytest.CaptureFixture[str], ste
         (["run", "quikstart"], "Did you mean quickstart"),
         (["run", "quickstart", "--set", "budget.trials=0"], "budget.trials"),
         (["check", "quickstart", "--set", "data.target=nothing"], "nothing"),
+        (["run", "smoke", "--dir", "s3://bucket/one"], "is an address"),
         (["resume", "nowhere"], "recipe.yaml"),
         (["show", "nowhere"], "study.journal"),
         (["logs", "nowhere", "1"], "study.journal"),

@@ -16,6 +16,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from chronotune import journal
+from chronotune.errors import StorageError
 from chronotune.journal import Journal, together
 from chronotune.records import BUDGET, OBJECTIVE
 from chronotune.search import StudySearcher, scheduler
@@ -173,14 +174,18 @@ def test_a_line_that_refuses_to_be_applied_is_not_read_again(tmp_path: Path) -> 
 
 
 def test_a_line_that_is_none_ends_the_reading_only_while_it_is_the_last(tmp_path: Path) -> None:
-    """As with Optuna's own backend."""
+    """As with Optuna's own backend; ours says where it is, and what to do."""
     file = tmp_path / "lines"
-    for backend in (journal._File(str(file)), JournalFileBackend(str(file))):
+    damaged = (StorageError, "lines: .*line 2 is damaged.* cut it off before that line")
+    for backend, (error, told) in (
+        (journal._File(str(file)), damaged),
+        (JournalFileBackend(str(file)), (json.JSONDecodeError, None)),
+    ):
         file.write_bytes(b'{"n":0}\n\0\0\0\n')
         assert list(backend.read_logs(0)) == [{"n": 0}]
         with file.open("ab") as more:
             more.write(b'{"n":2}\n')
-        with pytest.raises(json.JSONDecodeError):
+        with pytest.raises(error, match=told):
             list(backend.read_logs(1))
 
 

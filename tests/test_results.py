@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from chronotune.cli import app
 from chronotune.errors import InputError
 from chronotune.lease import Lease
 from chronotune.results import as_dict, curves, leaderboard, log_of, remove, size_of, sweeps
-from chronotune.study import Study, read
+from chronotune.study import JOURNAL, Study, read
 from sweep_parts import ask, new_study, result
 
 
@@ -79,6 +80,19 @@ def test_listed_sweeps_say_whether_they_live(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "study.journal").touch()
     assert sweeps(tmp_path)[1]["state"] == "unreadable"
+
+
+def test_one_bad_folder_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged line is told with its number, a folder of somebody else's is passed over."""
+    for name in ("damaged", "sound", "theirs"):
+        some_sweep(tmp_path / name)
+    journal = tmp_path / "damaged" / JOURNAL
+    journal.write_bytes(journal.read_bytes().replace(b'{"op_code"', b'{"op_co\0\0"', 1).replace(b"}", b"", 1))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "theirs" and access(path, mode))
+    damaged, sound = sweeps(tmp_path)
+    assert (damaged["state"], sound["state"]) == ("unreadable", "interrupted")
+    assert "line 1 is damaged" in damaged["about"]
 
 
 def test_a_log_ends_with_the_reason(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
 
 from chronotune.errors import InputError
+from chronotune.lease import Lease
 from chronotune.study import JOURNAL, Reader, Study, read, refuse_changes
 from sweep_parts import ask, new_study, result
 
@@ -53,6 +55,36 @@ def test_a_failed_trial_keeps_its_reason_and_its_results(tmp_path: Path) -> None
     study.fail(number, "the loss was NaN")
     trial = read(tmp_path).trials[number]
     assert (trial.state, trial.reason, trial.windows_seen) == ("failed", "the loss was NaN", 3)
+
+
+def test_a_failure_that_was_not_told_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver died between reason and end; the next one went on with the trial, to its end."""
+    study = new_study(tmp_path)
+    number = ask(study)
+    monkeypatch.setattr(study._storage, "set_trial_state_values", Mock(side_effect=OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        study.fail(number, "its worker died")
+    again = Study.reopen(tmp_path)
+    assert (again.trial(number).state, again.trial(number).reason) == ("running", None)
+    again.record(number, result(27, 0.4))
+    assert again.finish(number, full_budget=27).reason is None
+    failed = ask(again)
+    assert again.fail(failed, "the loss was NaN").reason == "the loss was NaN"
+
+
+def test_a_result_that_is_there_is_whole(tmp_path: Path) -> None:
+    """A driver that was killed between the two lines of a result records it again; else its metrics were lost."""
+    study, journal = new_study(tmp_path), tmp_path / JOURNAL
+    number = ask(study)
+    before = len(journal.read_bytes().splitlines())
+    study.record(number, result(3, 0.4))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for count in range(before, len(lines)):
+        journal.write_bytes(b"".join(lines[:count]))
+        again = Study.reopen(tmp_path)
+        assert again.trial(number).results == ()
+        again.record(number, result(3, 0.4))
+        assert again.trial(number).results == (result(3, 0.4),)
 
 
 def test_a_trial_without_a_result_fails(tmp_path: Path) -> None:
@@ -126,6 +158,18 @@ def test_folders_without_a_study_are_refused(tmp_path: Path) -> None:
     study.note("schema", 99)
     with pytest.raises(InputError, match=r"schema 1, but this one has 99\. There is no migration: use chronotune 7\.1"):
         read(tmp_path)
+
+
+def test_a_folder_whose_driver_was_killed_before_its_study_says_what_to_do(tmp_path: Path) -> None:
+    """`run` does not take it again. A recipe alone may be anybody's."""
+    (tmp_path / "recipe.yaml").touch()
+    with (
+        Lease(tmp_path),
+        pytest.raises(InputError, match=r"was never begun\. Remove the folder and run"),
+    ):
+        Study.reopen(tmp_path)
+    with pytest.raises(InputError, match=r"holds study\.journal"):
+        Study.reopen(tmp_path)
 
 
 def test_a_study_is_begun_as_a_whole(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
+from chronotune.errors import StorageError
+
 
 class Journal(JournalStorage):
     """Optuna's storage over one file, for one writer at a time; `together` says what may wait for the disk."""
@@ -58,20 +60,26 @@ class _File(JournalFileBackend):
                 self._sync()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Lines from that number on; a last one that is still being written is left for the next time."""
+        """Lines from that number on; a last one that is still being written is left for the next time.
+
+        Raises:
+            StorageError: A line that is not the last is none.
+        """
         number, place = self._read if self._read[0] <= log_number_from else (0, 0)
         with open(self._path, "rb") as file:
             file.seek(place)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                if (number := number + 1) > log_number_from:
-                    try:
-                        log = _DECODER.decode(line.decode())
-                    except json.JSONDecodeError:
-                        if not file.readline():  # on a network's disk the length can come before the content
-                            return
-                        raise
+                log = _decoded(line) if (number := number + 1) > log_number_from else {}
+                if log is None:
+                    if not file.readline():  # on a network's disk the length can come before the content
+                        return
+                    raise StorageError(
+                        f"{self._path}: a line of the journal is a JSON object, but line {number} is damaged. Put a "
+                        f"copy of the file back; without one, cut it off before that line, which gives up what was "
+                        f"recorded later"
+                    )
                 self._read = number, (place := place + len(line))
                 if number > log_number_from:
                     yield log
@@ -104,6 +112,15 @@ def _with_shared_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_with_shared_keys)
+
+
+def _decoded(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None when it is damaged."""
+    try:
+        found: dict[str, Any] = _DECODER.decode(line.decode())
+    except ValueError:
+        return None
+    return found
 
 
 def _write(file: RawIOBase, content: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from chronotune.checkpoint import sha256
 from chronotune.config.model import ModelPreset
-from chronotune.errors import ChronotuneError
+from chronotune.errors import ChronotuneError, InputError
 
 if TYPE_CHECKING:
     from chronos.chronos2.model import Chronos2Model
@@ -95,7 +95,7 @@ def _check_files(folder: Path) -> None:
 
 def _check_revision(folder: Path, revision: str | None) -> None:
     if revision is not None and (found := sha256(folder / "model.safetensors")) != revision:
-        raise ChronotuneError(
+        raise InputError(
             f"{folder / 'model.safetensors'} must have the SHA-256 {revision}, but has {found}; "
             "restore the file, or correct revision in the preset"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -204,9 +205,10 @@ def as_dict(reading: Reading, driven: bool = False) -> dict[str, Any]:
 def sweeps(root: Path) -> list[dict[str, Any]]:
     """The sweeps in a folder, oldest first: name, path, state (running, finished, interrupted), trials, score.
 
-    The score is the best trial's; once finalists have decided, the winner's mean over its seeds.
+    The score is the best trial's; once finalists have decided, the winner's mean over its seeds. A sweep that cannot
+    be read is `unreadable`, which its text explains; a folder that this user may not enter is passed over.
     """
-    return [_about(directory) for directory in sorted(root.glob("*")) if is_sweep(directory)]
+    return [_about(path) for path in sorted(root.glob("*")) if os.access(path, os.X_OK) and is_sweep(path)]
 
 
 def is_driven(directory: Path) -> bool:
@@ -225,7 +227,7 @@ def _about(directory: Path) -> dict[str, Any]:
     driven = is_driven(directory)  # before the study: a sweep that ends in between is not one that was cut off
     try:
         reading = read(directory)
-    except ChronotuneError as error:
+    except (ChronotuneError, OSError) as error:
         return {**about, "state": "unreadable", "about": str(error)}
     best, state = reading.winner, state_of(reading, driven)
     done = sum(trial.state != "running" for trial in reading.trials)

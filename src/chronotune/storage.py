@@ -27,6 +27,7 @@ from chronotune.config.secrets import masked
 from chronotune.config.storage import POSTGRESQL, expanded, file_of
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.journal import Journal
+from chronotune.lease import other_driver
 from chronotune.records import FINALISTS
 
 JOURNAL = "study.journal"
@@ -153,10 +154,20 @@ def look(directory: Path) -> BaseStorage:
 
 def _refuse_none(directory: Path) -> None:
     if not is_sweep(directory):
+        names = {path.name for path in directory.glob("*")}
+        if any(name.startswith("lease.") for name in names - {"recipe.yaml"}):
+            raise unbegun(directory)
         raise InputError(f"{directory}: a sweep's folder holds {JOURNAL}, but this one does not. See `chronotune ls`")
     address = address_of(directory)
     if address and (file := file_of(expanded(address["storage"]))) and not file.exists():
         raise InputError(f"{directory}: its study is in {file}, but there is no such file. Put it back")
+
+
+def unbegun(directory: Path) -> InputError:
+    """Says of a sweep without a study whether there will be one, and what to do."""
+    alive = other_driver(directory) is not None
+    remedy = "Look again in a moment" if alive else "Remove the folder and run the sweep again"
+    return InputError(f"{directory}: the study {'is only just beginning' if alive else 'was never begun'}. {remedy}")
 
 
 def where(directory: Path) -> str:

@@ -23,7 +23,6 @@ from chronotune.config.space import Hyperparameters
 from chronotune.drawing import Drawing
 from chronotune.errors import InputError
 from chronotune.journal import Journal, together
-from chronotune.lease import other_driver
 from chronotune.proposal import Proposal
 from chronotune.records import FINALISTS, Reading, Result, State, TrialRecord, by_score, winner
 from chronotune.storage import (
@@ -36,6 +35,7 @@ from chronotune.storage import (
     reopen,
     second_name,
     steadily,
+    unbegun,
 )
 
 __all__ = [
@@ -246,9 +246,7 @@ def read(directory: Path) -> Reading:
 
 def _load(directory: Path, storage: BaseStorage) -> tuple[BaseStorage, optuna.Study]:
     if (name := _name(directory, storage)) is None:
-        alive = other_driver(directory) is not None
-        remedy = "Look again in a moment" if alive else "Remove the folder and run the sweep again"
-        raise InputError(f"{directory}: the study {'is only just beginning' if alive else 'was never begun'}. {remedy}")
+        raise unbegun(directory)
     study = optuna.load_study(study_name=name, storage=storage)
     if (schema := study.user_attrs.get("schema")) != SCHEMA:
         raise InputError(
@@ -300,7 +298,8 @@ def _record(frozen: FrozenTrial) -> TrialRecord:
             Result(windows, objective, **attributes.get(f"{_RESULT}{windows}", {"metrics": {}}))
             for windows, objective in sorted(frozen.intermediate_values.items())
         ),
-        reason=attributes.get("reason"),
+        # written before the end: of one whose driver died in between, and that has gone on since, it says nothing
+        reason=attributes.get("reason") if frozen.state is TrialState.FAIL else None,
         started=_aware(frozen.datetime_start),
         ended=_aware(frozen.datetime_complete),
         of=attributes.get("of"),

@@ -6,6 +6,7 @@ Ray Tune's own checkpointing and restore are not used: the study is the sweep, a
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,9 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
         ChronotuneError: No trial succeeded.
         KeyboardInterrupt: It was interrupted, and `resume_sweep` can go on.
     """
-    directory = Path(directory or new_folder(recipe)).resolve()
+    directory = Path(directory or new_folder(recipe))
+    _refuse_address(directory)
+    directory = directory.resolve()
     _refuse_taken(directory)
     dataset = load(recipe)
     locate(recipe.model)
@@ -101,6 +104,15 @@ def run_sweep(recipe: Recipe, directory: str | Path | None = None, watcher: Watc
 def new_folder(recipe: Recipe) -> Path:
     """Where a sweep of this recipe goes when nothing else is said."""
     return Path(recipe.cluster.sweeps or "sweeps") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _refuse_address(directory: Path) -> None:
+    address = str(directory).replace(":/", "://", 1)  # as it was before it became a path
+    if re.match(r"[a-z][a-z0-9+.-]+://", address):
+        raise InputError(
+            f"--dir, cluster.sweeps: a sweep is written into a folder, but {address} is an address. "
+            f"Name a folder that this machine mounts; object stores are for cluster.checkpoints"
+        )
 
 
 def _refuse_taken(directory: Path) -> None:

@@ -350,6 +350,17 @@ def test_any_sweep_can_be_written_to_any_store(tmp_path: Path, store: Store) -> 
         mirror_again(sweep.directory, experiment="of mine")
 
 
+def test_a_deleted_experiment_is_not_written_to(tmp_path: Path, store: Store) -> None:
+    """MLflow finds it by its name; somebody did not want it, so it is told and not restored."""
+    sweep = whole_sweep(tmp_path / "sweep")
+    gone = store.client.create_experiment("chronotune")
+    store.client.delete_experiment(gone)
+    with pytest.raises(ChronotuneError, match=f"'chronotune' is deleted there; restore it .*-x {gone}"):
+        mirror_again(sweep.directory, store.uri)
+    store.client.restore_experiment(gone)
+    assert mirror_again(sweep.directory, store.uri).points > 0
+
+
 def test_disabled_tracking_does_nothing(tmp_path: Path) -> None:
     """No study is opened, no thread started, no line said."""
     off, lines = Tracking(enabled=False, uri="nowhere"), list[str]()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from chronotune.errors import InputError
 from chronotune.tracking.address import database
 from chronotune.tracking.content import SWEEP, MirroredRun
 
@@ -175,6 +176,11 @@ class Runs:
 def _experiment(client: Any, uri: str, name: str) -> str:
     """The id of an experiment; a new one in an SQLite file keeps its artifacts beside that file."""
     if found := client.get_experiment_by_name(name):
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"the experiment {name!r} is deleted there; restore it (mlflow experiments restore "
+                f"-x {found.experiment_id}), or name another with tracking.experiment"
+            )
         return str(found.experiment_id)
     file = database(uri)
     return str(client.create_experiment(name, str(file.parent / "mlruns" / quote(name, safe="")) if file else None))
