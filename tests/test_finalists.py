@@ -24,7 +24,7 @@ from chronotune.repeats import FinalistSearcher
 from chronotune.results import as_dict, leaderboard
 from chronotune.search import MAX_WORKER_DEATHS
 from chronotune.study import JOURNAL, Reading, Study, read
-from sweep_parts import ask, new_study, result, small_recipe
+from sweep_parts import any_point, ask, new_study, result, small_recipe
 
 FULL = 27
 
@@ -163,7 +163,8 @@ def test_repeats_are_no_trials_of_the_search(tmp_path: Path) -> None:
     with_them, without = Study.reopen(tmp_path / "with"), Study.reopen(tmp_path / "without")
     assert [trial.number for trial in with_them.trials] == [0]
     assert leaderboard(with_them.read()).equals(leaderboard(without.read()))
-    asked = [study.trial(ask(study)).hyperparameters for study in (with_them, without)]
+    learning = [Proposal(optuna.samplers.TPESampler(n_startup_trials=1, seed=0), any_point) for _ in "ab"]
+    asked = [study.ask(by).hyperparameters for study, by in zip((with_them, without), learning, strict=True)]
     assert asked[0] == asked[1]
 
 

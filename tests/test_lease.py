@@ -10,15 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chronotune import lease
+from chronotune import lease, standalone, sweep
+from chronotune.data.prepare import load
 from chronotune.errors import ChronotuneError, InputError
+from chronotune.evaluation import evaluate_again
 from chronotune.lease import Lease, identity, is_alive, read_holder
+from chronotune.study import JOURNAL
+from chronotune.sweep import resume_sweep
+from sweep_parts import judged_sweep, small_recipe
 
 
 def test_a_live_driver_is_named(tmp_path: Path) -> None:
@@ -28,6 +34,25 @@ def test_a_live_driver_is_named(tmp_path: Path) -> None:
             pass
         assert read_holder(tmp_path) is not None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "touch", [resume_sweep, evaluate_again, lambda directory: standalone._noted(directory, load(small_recipe()))]
+)
+def test_a_study_is_opened_under_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, touch: Callable[[Path], Any]
+) -> None:
+    """Who is refused has repaired nothing before: the line is still being written, the lock is held."""
+    monkeypatch.setattr(sweep, "locate", lambda _: None)
+    journal = judged_sweep(tmp_path / "one", "ship tuned") / JOURNAL
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":8,"work')
+    lock, before = journal.with_name(f"{JOURNAL}.lock"), journal.read_bytes()
+    lock.symlink_to(journal)
+    with Lease(journal.parent), pytest.raises(InputError, match="one driver at a time"):
+        touch(journal.parent)
+    assert journal.read_bytes() == before
+    assert lock.is_symlink()
 
 
 def test_a_killed_driver_is_taken_over_at_once(tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from chronotune import sweep
 from chronotune.config.load import dump_recipe, load_recipe
 from chronotune.config.points import outside
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
+from chronotune.data.prepare import load, trial_data
 from chronotune.errors import InputError
+from chronotune.identity import identity
+from chronotune.search import FIRST, IMPORTS
 from chronotune.start import BEST, Start, first_points, start, vendor_defaults, within_space
 from chronotune.study import Study
 from sweep_parts import POINT, ask, result, small_recipe
@@ -99,10 +103,12 @@ IDENTITY = {"data": "d", "ruler": "r", "model": "m", "budget": "b", "seed": "0",
 TOLD = "trials of earlier count for the sampler"
 
 
-def _earlier(folder: Path, points: list[Hyperparameters], recipe: Recipe | None = None) -> Path:
+def _earlier(
+    folder: Path, points: list[Hyperparameters], recipe: Recipe | None = None, known: dict[str, Any] = IDENTITY
+) -> Path:
     """A sweep whose trial `n` has the n-th point and the score n + 1 but for the last, which was stopped at 0.5."""
     folder.mkdir()
-    attributes = {"recipe": (recipe or small_recipe()).model_dump(mode="json"), "identity": IDENTITY, "trials": 9}
+    attributes = {"recipe": (recipe or small_recipe()).model_dump(mode="json"), "identity": known, "trials": 9}
     study = Study.create(folder, folder.name, attributes)
     for number, point in enumerate(points):
         ask(study)
@@ -122,6 +128,21 @@ INSIDE = [0, 1, 2, 3, 5]
 def _started(folder: Path, identity: dict[str, str] | None = None, **search: Any) -> Start:
     recipe = small_recipe(search={"warm_start": [str(folder)], **search})
     return start(recipe, {**IDENTITY, **(identity or {})})
+
+
+def test_a_new_study_holds_what_it_begins_with(tmp_path: Path) -> None:
+    """First points and earlier results are noted once, and read by every driver."""
+    first: dict[str, Any] = {"search": {"enqueue": [POINTS[1].model_dump(exclude_none=True)]}}
+    recipe = small_recipe(**first)
+    dataset = load(recipe)
+    data = trial_data(dataset, recipe)
+    folder = _earlier(tmp_path / "earlier", POINTS, known=identity(recipe, dataset, data))
+    first["search"]["warm_start"] = [str(folder)]
+    noted = sweep._attributes(small_recipe(**first), dataset, data)
+    assert [point["values"]["learning_rate"] for point in noted[FIRST]] == [POINTS[1].learning_rate]
+    assert [trial["values"]["learning_rate"] for trial in noted[IMPORTS]] == [
+        POINTS[number].learning_rate for number in INSIDE
+    ]
 
 
 def test_results_by_the_same_ruler_count(tmp_path: Path) -> None:

@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from chronotune.cli import app
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.space import Fixed
 from chronotune.data.prepare import load
 from chronotune.data.windows import actuals, cut, windows_at
+from chronotune.results import sweeps
 from chronotune.study import read
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
@@ -325,6 +328,14 @@ def test_ctrl_c_ends_in_order_and_resume_goes_on(interrupted: subprocess.Popen[s
     assert after[0].results[: len(before[0].results)] == before[0].results
 
 
+def _looked_at(sweep: Path) -> tuple[str, str]:
+    """What `ls` calls a sweep's state, and what the last line of `show` says of its driver."""
+    [listed] = [one for one in sweeps(sweep.parent) if one["path"] == str(sweep)]
+    shown = CliRunner().invoke(app, ["show", str(sweep)])
+    assert shown.exit_code == 0, shown.output
+    return listed["state"], " ".join(re.findall(r"driven by process \d+ on", shown.output))
+
+
 def test_a_killed_worker_s_trial_goes_on(place: Path) -> None:
     """From its last checkpoint, in another process; the death is in the trial's log, and no traceback on the screen."""
     settings = ["budget.trials=1", "budget.windows=1296", "cluster.max_concurrent=1"]
@@ -338,6 +349,8 @@ def test_a_killed_worker_s_trial_goes_on(place: Path) -> None:
         lines = []
         for line in process.stdout:
             lines.append(line)
+            if line.startswith("trial 0: 16/1296"):
+                assert _looked_at(place / "sweeps/worker") == ("running", f"driven by process {process.pid} on")
             if line.startswith("trial 0: 432/1296"):
                 [worker] = re.findall(r"runs in process (\d+)", log.read_text())
                 os.kill(int(worker), signal.SIGKILL)
