@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
 from judge import Story
 from moments import EXTENDING, LOST, Moment
-from place import NotAsPromisedError, Place
+from place import NO_STUDY, PATIENCE, NotAsPromisedError, Place
 
 from chronotune.finalists import any_lost
 from chronotune.study import Reading, read
@@ -27,6 +28,7 @@ def at_moment(place: Place, moment: Moment) -> Story:
     """Run a sweep with a fault at a named moment, and resume it if its driver died."""
     if moment.ends != "driver":
         place.run(fault=moment)
+        see_that_it_happened(place, moment)
         return Story("goes on by itself", (place,), kills=place.kills)
     place.run(code=-signal.SIGKILL, fault=moment)
     left = place.remains()
@@ -34,9 +36,19 @@ def at_moment(place: Place, moment: Moment) -> Story:
     return Story("killed, resumed", (place,), left, place.kills)
 
 
+def see_that_it_happened(place: Place, moment: Moment) -> None:
+    """It did, as often as it should, and only trials failed that were to, for that reason."""
+    if place.kills != moment.times:
+        raise NotAsPromisedError(f"it should happen {moment.times} times, but did {place.kills}:\n{place.printed}")
+    reasons = [trial.reason for trial in read(place.sweep).trials if trial.reason]
+    if bool(reasons) != bool(moment.fails) or any(moment.fails not in reason for reason in reasons):
+        raise NotAsPromisedError(f"trials should fail with {moment.fails!r}, but did with {reasons}")
+
+
 def a_lost_repeat(place: Place) -> Story:
     """A finalist's worker dies once too often: the sweep ends without that repeat, and resume makes it good."""
     place.run(fault=LOST)
+    see_that_it_happened(place, LOST)
     if not any_lost(read(place.sweep)):
         raise NotAsPromisedError(f"no repeat was lost:\n{place.printed}")
     place.run("resume", "sweep")
@@ -80,8 +92,11 @@ def two_resumes(place: Place) -> Story:
     left = killed_at_first_result(place)
     both = [place.start("resume", "sweep") for _ in range(2)]
     for process in both:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(400)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     codes = sorted(process.returncode for process in both)
     if codes != [0, 2] or "one driver at a time" not in place.printed:
         raise NotAsPromisedError(f"exit codes {codes}:\n{place.printed}")
@@ -99,17 +114,18 @@ def at_random(count: int, new_place: Callable[[int], Place], seconds: float, see
     """
     chance, kills = random.Random(seed), 0
     places: list[Place] = []
-    left: set[str] = set()
+    left = Counter[str]()
     while kills < count:
         place = new_place(len(places))
         kills += _killed_to_the_end(place, chance, seconds, count - kills, left)
         places.append(place)
-    states = f"{len(left)} different states"
+    early = sum(count for what, count in left.items() if NO_STUDY in what)
+    states = f"{len(left)} different states, {early} times no study yet"
     return Story(f"killed and resumed, {len(places)} sweeps to their end", tuple(places), states, kills)
 
 
-def _killed_to_the_end(place: Place, chance: random.Random, seconds: float, most: int, left: set[str]) -> int:
-    """Kill a sweep until it ends before its next kill; how often that was."""
+def _killed_to_the_end(place: Place, chance: random.Random, seconds: float, most: int, left: Counter[str]) -> int:
+    """Kill a sweep until it ends before its next kill; how often that was. What each left is counted in `left`."""
     arguments: tuple[str, ...] = ()
     for kill in range(most):
         with place.start(*arguments) as process:
@@ -119,9 +135,9 @@ def _killed_to_the_end(place: Place, chance: random.Random, seconds: float, most
                 place.wait(process)
                 return kill
             process.kill()
-        left.add(place.remains())
+        left[what := place.remains()] += 1
         arguments = ("resume", "sweep")
-        if not place.has_study():  # killed before there was anything to resume
+        if NO_STUDY in what:  # killed before there was anything to resume
             shutil.rmtree(place.sweep, ignore_errors=True)
             arguments = ()
     place.run(*arguments)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from place import LEFTOVERS, Place
+from place import LEFTOVERS, Place, facts
 
 from chronotune.finalists import latest, plan
 from chronotune.study import Reading, TrialRecord, read
+from chronotune.tracking.content import SWEEP, key_of
 
 Verdict: TypeAlias = Literal["identical", "consistent", "BROKEN", "not run"]
 FULL_BUDGET = 48
@@ -97,7 +98,9 @@ def faults(place: Place, failures: int = 0) -> Iterator[str]:
     missing = [key for key in ("winner", "evaluation", "ended") if not reading.attributes.get(key)]
     yield from (f"the study has no {key}" for key in missing)
     yield from (f"{word} is left behind" for word, pattern in LEFTOVERS.items() if list(place.sweep.glob(pattern)))
-    yield from _faults_of_mlflow(place.statuses(), list(_trials(reading)))
+    known = set(map(facts, _trials(reading)))
+    yield from (f"had ended, and is gone or another: {lost}" for lost in sorted(place.kept - known))
+    yield from _faults_of_mlflow(place, reading)
 
 
 def _trials(reading: Reading) -> Iterable[TrialRecord]:
@@ -114,9 +117,21 @@ def _faults_of(trial: TrialRecord) -> Iterator[str]:
         yield f"{name} is {trial.state}, its reason is {trial.reason}"
 
 
-def _faults_of_mlflow(statuses: dict[str, int], trials: Sequence[TrialRecord]) -> Iterator[str]:
-    """One run for each trial and one for the sweep, all ended as they did."""
+def _faults_of_mlflow(place: Place, reading: Reading) -> Iterator[str]:
+    """One run for each trial and one for the sweep, all ended as they did; of a trial every value once."""
+    trials = list(_trials(reading))
     failed = sum(trial.state == "failed" for trial in trials)
     expected = {"FINISHED": 1 + len(trials) - failed, **({"FAILED": failed} if failed else {})}
-    if statuses != expected:
+    if (statuses := place.statuses()) != expected:
         yield f"MLflow should hold {expected}, but holds {statuses}"
+    measured = Counter(
+        (key_of(trial), metric, result.windows_seen, value)
+        for trial in trials
+        for result in trial.results
+        for metric, value in result.metrics.items()
+    )
+    names = {metric for _, metric, *_ in measured}
+    mirrored = Counter({point: n for point, n in place.points().items() if point[0] != SWEEP and point[1] in names})
+    for word, points in (("lacks", measured - mirrored), ("has too much", mirrored - measured)):
+        if points:
+            yield f"MLflow {word} {sorted(points.elements())[:3]} and so on, {points.total()} values"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from chronotune.errors import WORKER_LOST
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -20,6 +22,8 @@ class Moment:
     times: int = 1
     about: str = ""
     """Only calls count that have this in their arguments."""
+    fails: str = ""
+    """What is in the reason of a trial that fails for it."""
 
     def environment(self, marks: Path) -> str:
         """What CHRONOTUNE_FAULT is set to; every time that the moment is reached leaves a file in `marks`."""
@@ -56,9 +60,9 @@ MOMENTS = {
 }
 """All that end in the trials of an undisturbed sweep, resumed where the driver died."""
 
-RAISES = Moment("a trial raises", *_LOSS_OF_TRIAL_1, "raise")
-NAN = Moment("the loss turns NaN", *_LOSS_OF_TRIAL_1, "nan")
+RAISES = Moment("a trial raises", *_LOSS_OF_TRIAL_1, "raise", fails="planted")
+NAN = Moment("the loss turns NaN", *_LOSS_OF_TRIAL_1, "nan", fails="the loss was nan")
 LOST = Moment("worker of a finalist's repeat, thrice", *_DIGEST, "self", 3, "finalists/0000/.48.partial/state")
-THRICE = Moment("worker, thrice in one trial", *_DIGEST, "self", 3, "0001/.16.partial/state")
+THRICE = Moment("worker, thrice in one trial", *_DIGEST, "self", 3, "0001/.16.partial/state", WORKER_LOST)
 EXTENDING = Moment("driver, before an extension is noted", "chronotune.study", "Study.note", 3)
 EXTENDED = Moment("driver, just after an extension began", "chronotune.sampler", "_suggest", 3)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ from typing import Any
 
 from moments import Moment
 
-from chronotune.errors import InputError
+from chronotune.errors import ChronotuneError
 from chronotune.finalists import latest
 from chronotune.storage import ADDRESS, is_sweep, repair
 from chronotune.stores import SCRATCH
-from chronotune.study import JOURNAL, Reading, read
+from chronotune.study import JOURNAL, Reading, TrialRecord, read
 
 INJECT = Path(__file__).parent / "inject"
 SETTINGS = (
@@ -134,34 +135,43 @@ class Place:
         return len(list(self.folder.glob("fault-*")))
 
     def remains(self) -> str:
-        """What a dead sweep has left that its next driver must see to."""
+        """What a dead sweep has left that its next driver must see to; its ended trials are noted for `kept`."""
         found = [word for word, pattern in LEFTOVERS.items() if list(self.sweep.glob(pattern))]
-        with suppress(Exception):
-            reading = read(self.sweep)
-            count = sum(trial.state == "running" for trial in (*reading.trials, *reading.finalists))
+        if (reading := self.left()) is None:
+            found.append(NO_STUDY)
+        else:
+            trials = (*reading.trials, *reading.finalists)
+            count = sum(trial.state == "running" for trial in trials)
             found += [f"{count} running"] if count else []
+            with (self.folder / "ended.txt").open("a") as noted:
+                noted.writelines(f"{facts(trial)}\n" for trial in trials if trial.state != "running")
         return ", ".join(found) or "nothing"
 
-    def has_study(self) -> bool:
-        """Whether a dead sweep's study was begun; one that its next driver could not read is no reason to say no.
+    @property
+    def kept(self) -> set[str]:
+        """Facts of all trials that had ended whenever a driver of this sweep was dead."""
+        noted = self.folder / "ended.txt"
+        return set(noted.read_text().splitlines()) if noted.exists() else set()
+
+    def left(self) -> Reading | None:
+        """A dead sweep's study, as its next driver will read it; None when it was never begun.
 
         Raises:
-            InputError: It cannot be read, though what a kill may leave is repaired, in a copy.
+            NotAsPromisedError: It cannot be read, though what a kill may leave is repaired, in a copy.
         """
         if not is_sweep(self.sweep):
-            return False
+            return None
         with TemporaryDirectory() as copied:
             copy = Path(copied)
             for name in filter(lambda name: (self.sweep / name).exists(), (JOURNAL, ADDRESS)):
                 shutil.copyfile(self.sweep / name, copy / name)
             repair(copy)
             try:
-                read(copy)
-            except InputError as error:
+                return read(copy)
+            except ChronotuneError as error:
                 if "was never begun" in str(error):
-                    return False
-                raise
-        return True
+                    return None
+                raise NotAsPromisedError(f"what a dead driver left cannot be read: {error}") from error
 
     def table(self) -> list[Any]:
         """Everything of a sweep that must not depend on what happened meanwhile: trials, finalists, winner."""
@@ -169,17 +179,31 @@ class Place:
         trials = (*reading.trials, *sorted(latest(reading.finalists), key=lambda repeat: (repeat.seed, repeat.of)))
         winner = reading.attributes.get("winner")
         return [
-            *map(_facts, trials),
+            *map(facts, trials),
             winner and {key: winner.get(key) for key in ("number", "seed", "score", "sha256")},
         ]
 
     def statuses(self) -> dict[str, int]:
         """How often each status stands in the MLflow store."""
+        return dict(self._in_mlflow("select status, count(*) from active group by status order by status"))
+
+    def points(self) -> Counter[tuple[str, str, int, float]]:
+        """How often each value stands in the MLflow store: the key of its run, metric, step and value."""
+        return Counter(
+            self._in_mlflow(
+                "select tags.value, metrics.key, step, metrics.value from metrics join active using (run_uuid) "
+                "join tags using (run_uuid) where tags.key = 'chronotune.run'"
+            )
+        )
+
+    def _in_mlflow(self, query: str) -> list[Any]:
+        """Rows of the MLflow store, whose runs that are not deleted are `active`."""
         with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
-            found = store.execute("select status, count(*) from runs where lifecycle_stage = 'active' group by status")
-            return dict(sorted(found))
+            active = "with active as (select * from runs where lifecycle_stage = 'active')"
+            return store.execute(f"{active} {query}").fetchall()
 
 
+NO_STUDY = "no study"
 LEFTOVERS = {
     "lease": "lease.json*",
     "lock": f"{JOURNAL}.lock*",
@@ -189,10 +213,11 @@ LEFTOVERS = {
 """What a sweep leaves only when it is cut off."""
 
 
-def _facts(trial: Any) -> tuple[Any, ...]:
+def facts(trial: TrialRecord) -> str:
+    """What a trial was and came to, on one line, to the last digit."""
     own = trial.number if trial.of is None else f"{trial.of} with seed {trial.seed}"
     results = [(result.windows_seen, dict(result.metrics)) for result in trial.results]
-    return own, trial.state, trial.reason, trial.hyperparameters, results
+    return repr((own, trial.state, trial.reason, trial.hyperparameters, results))
 
 
 def new_store(file: Path) -> None:

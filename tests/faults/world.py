@@ -229,7 +229,7 @@ def changed_inputs(place: Place) -> Story:
         _refused(changed, recipe, content.replace(old, new, 1).encode(), 2, says)
     flipped = bytearray(weights.read_bytes())
     flipped[-1] ^= 1
-    _refused(changed, weights, bytes(flipped), 1, "SHA-256")
+    _refused(changed, weights, bytes(flipped), 2, "SHA-256")
     if journal.read_bytes() != before:
         raise NotAsPromisedError("a refused resume has written into the study")
     changed.run("resume", "sweep")
