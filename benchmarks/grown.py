@@ -52,7 +52,7 @@ def benchmark(sizes: Sequence[int], asks: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "sweep"
         directory.mkdir()
-        recipe = recipe_of(directory, 10 * max(sizes))
+        recipe = recipe_of(10 * max(sizes), f"sqlite:///{folder}/mlflow.db")
         assignment = Assignment(recipe, trial_data(load(recipe), recipe), directory)
         Study.create(directory, "sweep", attributes_of(recipe)).note(ZERO_SHOT, [])
         return {"asks": asks, "sizes": [measure(assignment, size, asks) for size in sizes]}

@@ -3,6 +3,7 @@
     python benchmarks/scale.py               1,000 trials, a table
     python benchmarks/scale.py --json        one JSON object
     python benchmarks/scale.py --trials 50   fewer: to see that it runs
+    python benchmarks/scale.py --mlflow hanging   a server that takes requests and never answers; absent: none there
 
 Searcher, scheduler, recorder, study, mirror, progress and Ray Tune are those of a sweep; only the training is left out.
 What is measured: README.md beside this file.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,9 +47,11 @@ from chronotune.progress import watcher
 from chronotune.records import BUDGET, OBJECTIVE, ZERO_SHOT
 from chronotune.study import Study
 from chronotune.tracking import Mirror
+from chronotune.tracking.address import database
 from chronotune.trial import Assignment
 
 RECIPE = Path(__file__).parents[1] / "tuning" / "quickstart.yaml"
+MLFLOW = ("database", "absent", "hanging")
 LAST = 50
 """Asks at the end over which `ask_ms` is the median."""
 BLOCK = 100
@@ -126,26 +130,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.resume:  # in a process of its own
         resume(options.resume)
         return 0
-    return carry_out(options, lambda: benchmark(options.trials), print_table)
+    return carry_out(options, lambda: benchmark(options.trials, options.mlflow), print_table)
 
 
-def benchmark(trials: int) -> dict[str, Any]:
+def benchmark(trials: int, mlflow: str = "database") -> dict[str, Any]:
     """The sweep, then its resume in a new process.
+
+    Args:
+        trials: Of the sweep.
+        mlflow: One of MLFLOW, which it is mirrored to.
 
     Returns:
         What `--json` prints: milliseconds of the driver's thread per result and, at the end, per ask, and of a sampler
         per draw; seconds from the call of a resume to the end of one more trial; and memory in MB.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, address(mlflow, Path(folder)) as uri:
         directory = Path(folder) / "sweep"
-        recipe = recipe_of(directory, trials)
+        recipe = recipe_of(trials, uri)
         times, began = Times(), time.perf_counter()
         with connected(recipe.cluster):
             sweep(directory, recipe, times)
         seconds = time.perf_counter() - began
-        mirrored = count_runs(recipe)
+        mirrored = count_runs(recipe) if mlflow == "database" else 0
         return {
             "trials": trials,
+            "mlflow": mlflow,
             "results": times.recorded,
             "driver_ms_per_result": times.ms_per_result,
             "ask_ms": times.ask_ms,
@@ -159,10 +168,22 @@ def benchmark(trials: int) -> dict[str, Any]:
         }
 
 
-def recipe_of(directory: Path, trials: int) -> Recipe:
-    """The quickstart with so many trials, mirrored into a database beside the sweep's folder."""
-    changes = [f"budget.trials={trials}", "cluster=local", f"tracking.uri=sqlite:///{directory.parent}/mlflow.db"]
-    return load_recipe(str(RECIPE), changes)
+@contextmanager
+def address(mlflow: str, folder: Path) -> Iterator[str]:
+    """Where one of MLFLOW is: a database in `folder`, or a port of this machine that does not answer."""
+    if mlflow == "database":
+        yield f"sqlite:///{folder}/mlflow.db"
+        return
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if mlflow == "hanging":
+            server.listen()  # the system lets callers in, and nobody speaks to them
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def recipe_of(trials: int, uri: str) -> Recipe:
+    """The quickstart with so many trials, mirrored to an address."""
+    return load_recipe(str(RECIPE), [f"budget.trials={trials}", "cluster=local", f"tracking.uri={uri}"])
 
 
 def sweep(directory: Path, recipe: Recipe, times: Times, trainable: type = Instant) -> None:
@@ -174,7 +195,7 @@ def sweep(directory: Path, recipe: Recipe, times: Times, trainable: type = Insta
         study = Study.create(directory, directory.name, attributes_of(recipe))
         with Mirror(directory, recipe.tracking, read=study.shared) as mirror, timed(times):
             drive(study, Assignment(recipe, data, directory), lambda: mirror.report.results, trainable)
-            mirror.flush(timeout=600)
+            mirror.flush(timeout=600 if database(recipe.tracking.uri or "") else 1)
         study.note("ended", datetime.now(UTC).isoformat(timespec="seconds"))
 
 
@@ -290,7 +311,8 @@ def resume(directory: Path) -> None:
 def print_table(results: dict[str, Any]) -> None:
     """The figures, one a line."""
     memory_mb = results["memory_mb"] or [0.0]
-    print(f"{results['trials']:,} trials, {results['results']:,} results in {results['seconds']:.0f} s")
+    mlflow = "" if results["mlflow"] == "database" else f", MLflow's server {results['mlflow']}"
+    print(f"{results['trials']:,} trials, {results['results']:,} results in {results['seconds']:.0f} s{mlflow}")
     print(f"driver, per result       {results['driver_ms_per_result']:>8.1f} ms")
     print(f"driver, per ask          {results['ask_ms']:>8.1f} ms (first: {results['ask_ms_at_the_beginning']:.1f} ms)")
     print(f"sampler, per draw        {results['draw_ms']:>8.1f} ms")
@@ -302,6 +324,7 @@ def print_table(results: dict[str, Any]) -> None:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000, help="of the sweep")
+    parser.add_argument("--mlflow", choices=MLFLOW, default="database", help="what it is mirrored to")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--resume", type=Path, help=argparse.SUPPRESS)
     return parser

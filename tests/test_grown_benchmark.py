@@ -26,7 +26,7 @@ def grown(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_past_is_like_that_of_a_search(grown: ModuleType, tmp_path: Path) -> None:
     """Trials with points of the space and results as they are recorded; one in three goes on at each rung."""
-    recipe = grown.recipe_of(tmp_path / "sweep", 100)
+    recipe = grown.recipe_of(100, f"sqlite:///{tmp_path}/mlflow.db")
     grown.fill(study := new_study(tmp_path, recipe), recipe, 9)
     grown.fill(study, recipe, 18)
     trials = study.trials
