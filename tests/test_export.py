@@ -20,12 +20,23 @@ from chronotune.export import (
     free_folder,
     made_of_several,
     numbered,
+    pinned,
     preset_text,
     write_declarations,
 )
 from chronotune.train import _scratch, train_recipe
 from sweep_parts import POINT, judged_sweep, small_recipe
 from test_cli import run
+
+
+def test_a_sweep_pins_what_its_recipe_names(tmp_path: Path) -> None:
+    """The weights of a folder by their SHA-256, so that it is not resumed on others; a revision that is named stays."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    recipe = pinned(small_recipe(tmp_path, early_stopping={}))
+    assert recipe.model.revision == sha256(tmp_path / "model.safetensors")
+    assert recipe.early_stopping.grace == recipe.grace
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    assert pinned(recipe).model.revision == recipe.model.revision
 
 
 def test_a_free_folder_is_free(tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def _resume(directory: Path, **changes: Any) -> None:
         ({"objective": "mae"}, "objective was sql, is mae"),
         ({"split": {"validation_origins": 4}}, r"split\.validation_origins was 3, is 4"),
         ({"model": {"name": "small", "weights": "other"}}, "model was small nowhere, is small other"),
+        (
+            {"model": {"name": "small", "weights": "nowhere", "revision": "ab12"}},
+            "model was small nowhere, is small ab12",
+        ),
         ({"budget": {"trials": 4, "windows": 54}}, r"budget\.windows was 27, is 54"),
         ({"early_stopping": {"grace": 9}}, r"early_stopping\.grace was 3, is 9"),
         ({"seed": 1}, "seed was 0, is 1"),
@@ -77,7 +81,19 @@ def _resume(directory: Path, **changes: Any) -> None:
         ),
     ],
     ids=[
-        *("data", "season", "horizon", "objective", "validation", "model", "budget", "rungs", "seed", "search space"),
+        *(
+            "data",
+            "season",
+            "horizon",
+            "objective",
+            "validation",
+            "model",
+            "revision",
+            "budget",
+            "rungs",
+            "seed",
+            "search space",
+        ),
         "a covariate set of the same name",
     ],
 )

@@ -1,4 +1,8 @@
-"""The facts about a dataset that `chronotune check` shows; no value of the test segment is looked at."""
+"""The facts about a dataset that `chronotune check` shows.
+
+Its numbers are of training and validation. The test segment is only in what the checks say of all rows: that values are
+missing, or no numbers.
+"""
 
 from __future__ import annotations
 
