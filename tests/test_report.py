@@ -10,7 +10,7 @@ from rich.console import Console
 
 from chronotune.data.prepare import load
 from chronotune.progress import watcher
-from chronotune.report import conclude, evaluation_table, registration
+from chronotune.report import conclude, evaluation_table, leaderboard_table, registration
 from chronotune.results import sweeps
 from chronotune.tracking import MirrorReport
 from sweep_parts import ask, new_study, result, small_recipe
@@ -47,6 +47,15 @@ def test_a_pipe_gets_one_line_a_result(tmp_path: Path) -> None:
         "trial 0: 3/27 windows, 4 steps, 2 s, sql 0.7000, stopped early [1/4 trials done]",
     ]
     assert "4 trials of small on solar, up to 27 windows each (4-14 optimizer steps)" in text_of(pipe)
+
+
+def test_a_table_says_how_much_it_leaves_out(tmp_path: Path) -> None:
+    """Of zero-shot and four trials."""
+    reading, printed = some_sweep(tmp_path).read(), io.StringIO()
+    for rows in (1, None):
+        Console(file=printed, width=200).print(leaderboard_table(reading, rows))
+    assert printed.getvalue().count("3 more in `chronotune show`") == 1
+    assert printed.getvalue().count(" more in ") == 1
 
 
 def test_a_failure_is_a_line_with_its_reason(tmp_path: Path) -> None:

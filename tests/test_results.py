@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from chronotune.cli import app
-from chronotune.errors import InputError
+from chronotune.errors import InputError, StorageError
 from chronotune.lease import Lease
 from chronotune.results import as_dict, curves, leaderboard, log_of, remove, size_of, sweeps
 from chronotune.study import JOURNAL, Study, read
@@ -98,10 +98,14 @@ def test_one_bad_folder_does_not_hide_the_others(tmp_path: Path, monkeypatch: py
 def test_a_log_ends_with_the_reason(tmp_path: Path) -> None:
     """A trial that does not exist is refused with the range."""
     some_sweep(tmp_path)
-    (tmp_path / "logs").mkdir()
+    for name in ("logs", "empty"):
+        (tmp_path / name).mkdir()
     (tmp_path / "logs/2.log").write_text("3 windows\n")
     assert log_of(tmp_path, 2) == "3 windows\nfailed: the loss was NaN\n"
     assert "nothing" in log_of(tmp_path, 3)
+    new_study(tmp_path / "empty")
+    with pytest.raises(InputError, match="no trial has begun yet, but 0"):
+        log_of(tmp_path / "empty", 0)
     with pytest.raises(InputError, match="numbered 0 to 3, but 4"):
         log_of(tmp_path, 4)
 
@@ -142,6 +146,17 @@ def test_what_is_no_sweep_is_refused_before_the_question(tmp_path: Path) -> None
     result = CliRunner().invoke(app, ["rm", str(tmp_path)], input="n\n")
     assert isinstance(result.exception, InputError)
     assert "Remove" not in result.output
+
+
+def test_a_damaged_sweep_is_not_removed_by_half(tmp_path: Path) -> None:
+    """Where its checkpoints are only its study knows; what to remove instead is told before anybody is asked."""
+    some_sweep(tmp_path / "one")
+    journal = tmp_path / "one" / JOURNAL
+    journal.write_bytes(b"damaged\n" + journal.read_bytes())
+    result = CliRunner().invoke(app, ["rm", str(tmp_path / "one")], input="y\n")
+    assert isinstance(result.exception, StorageError)
+    assert "To be rid of the sweep, delete its folder" in str(result.exception)
+    assert journal.exists()
 
 
 def test_only_idle_sweeps_are_removed(tmp_path: Path) -> None:

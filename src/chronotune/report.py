@@ -32,9 +32,12 @@ def leaderboard_table(reading: Reading, rows: int | None = None, width: int = WI
     from chronotune.results import leaderboard
 
     objective, budget = reading.attributes["recipe"]["objective"], reading.attributes["recipe"]["budget"]["windows"]
-    board = leaderboard(reading, driven).head((rows or len(reading.trials)) + 1)
+    whole = leaderboard(reading, driven)
+    board = whole.head((rows or len(reading.trials)) + 1)
     lines = [_leaderboard_cells(row, objective) for row in board.iter_rows(named=True)]
     title = f"{reading.name}: validation {objective}, lower is better; budget {budget} windows a trial"
+    if left_out := len(whole) - len(board):
+        title += f"; {left_out} more in `chronotune show`"
     hidden = {"best at", "steps", "seconds", "batch"} if width < WIDE else set()
     return Group(title, _table(lines, hidden, colour_by="state"))
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chronotune.errors import ChronotuneError, InputError
+from chronotune.errors import ChronotuneError, InputError, StorageError
 from chronotune.finalists import Standing, standings
 from chronotune.gate import is_shipped
 from chronotune.lease import is_alive, read_holder
@@ -256,6 +256,8 @@ def log_of(directory: Path, number: int, seed: int | None = None) -> str:
         InputError: There is no such sweep, trial or finalist.
     """
     reading = read(directory)
+    if not reading.trials:
+        raise InputError(f"{directory}: no trial has begun yet, but {number} was asked for. Look again in a moment")
     if number >= len(reading.trials):
         raise InputError(f"{directory}: trials are numbered 0 to {len(reading.trials) - 1}, but {number} was asked for")
     record, name = reading.trials[number], str(number)
@@ -339,6 +341,7 @@ def refuse_removal(directory: Path) -> None:
 
     Raises:
         InputError: It is no sweep, or somebody drives it.
+        StorageError: Its journal is damaged, and so where its checkpoints are is not known.
     """
     if not is_sweep(directory):
         raise InputError(
@@ -347,3 +350,8 @@ def refuse_removal(directory: Path) -> None:
     holder = read_holder(directory)
     if holder is not None and is_alive(holder):
         raise InputError(f"{directory}: process {holder['pid']} on {holder['host']} drives this sweep. Stop it first")
+    try:
+        elsewhere(directory)
+    except StorageError as error:
+        remedy = "To be rid of the sweep, delete its folder, and what cluster.checkpoints in its recipe.yaml names"
+        raise StorageError(f"{error}. {remedy}") from error
