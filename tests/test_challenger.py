@@ -111,12 +111,13 @@ def sweep(trained: Path, tmp_path: Path, recipe: Recipe) -> Sweep:
     return sweep_of(trained, tmp_path / "sweep", recipe)
 
 
-def test_another_must_be_clearly_better() -> None:
-    """The plain winner stays within a hundredth; trees and stack never challenge."""
-    scores = {BEST: 1.0, AVERAGE: 1 - 1.1 * CLEARLY, WITH_ZERO_SHOT: 0.9, "best + trees": 0.2, "stack of all": 0.1}
-    assert challenger_of(scores) == WITH_ZERO_SHOT
-    assert challenger_of({**scores, WITH_ZERO_SHOT: 1.0}) == AVERAGE
-    assert challenger_of({**scores, WITH_ZERO_SHOT: 1.0, AVERAGE: 1 - 0.9 * CLEARLY}) == BEST
+def test_a_second_model_must_be_clearly_better() -> None:
+    """By a hundredth than winner and average, of which the better one challenges; trees and stack never do."""
+    scores = {BEST: 1.0, AVERAGE: 0.999, "best + trees": 0.2, "stack of all": 0.1}
+    assert challenger_of({**scores, WITH_ZERO_SHOT: 0.999 * (1 - 1.1 * CLEARLY)}) == WITH_ZERO_SHOT
+    assert challenger_of({**scores, WITH_ZERO_SHOT: 1 - 1.05 * CLEARLY}) == AVERAGE
+    assert challenger_of({**scores, AVERAGE: 1.001, WITH_ZERO_SHOT: 1 - 0.9 * CLEARLY}) == BEST
+    assert challenger_of({BEST: 1.0, WITH_ZERO_SHOT: 1 - 1.1 * CLEARLY}) == WITH_ZERO_SHOT
     assert challenger_of({BEST: 1.0}) == BEST
 
 
@@ -176,7 +177,7 @@ def test_nothing_of_the_test_segment_decides(trained: Path, tmp_path: Path, reci
 
 def test_the_winner_alone(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stays as it was written; every contender has its row, and its gain beside zero-shot as validation liked it."""
-    monkeypatch.setattr(challenger, "CLEARLY", 1.0)
+    monkeypatch.setattr(challenger, "challenger_of", lambda _: BEST)
     before = (sweep.directory / "winner/preset.yaml").read_text()
     choice = sweep.settle()
     assert choice["challenger"] == BEST == sweep.study.attribute("winner")["challenger"]

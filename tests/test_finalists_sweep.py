@@ -23,6 +23,7 @@ SETTINGS = (
     "early_stopping.kind=none",
     "cluster.max_concurrent=1",
     "tracking.enabled=true",
+    "evaluation.blends=false",  # what is exported is one training, that of the median's seed
 )
 
 

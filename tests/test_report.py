@@ -259,4 +259,4 @@ def test_gains_have_intervals_and_only_one_is_a_verdict(tmp_path: Path) -> None:
     study.note("choice", choice)
     conclude(page := console(), tmp_path, study.read())
     text = " ".join(text_of(page).split())
-    assert "in its place best + zero-shot challenges zero-shot (70% best, 30% zero-shot), 7.1% better" in text
+    assert "in its place best + zero-shot challenges zero-shot (70% best, 30% zero-shot), 7.14% better" in text

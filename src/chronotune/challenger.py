@@ -1,8 +1,9 @@
 """The challenger, chosen on validation before the test segment is opened: the tuned winner, or what is made of it.
 
 The weight average of the best checkpoints and the blend of best and zero-shot use what the sweep has paid for anyway.
-They are exported in the winner's place where they are clearly better on validation. Blends with trees are weighed and
-scored beside them, but never challenge: an export holds models that the stock library loads, and trees are none.
+They are exported in the winner's place, the average where it is better on validation, the blend where it is clearly so.
+Blends with trees are weighed and scored beside them, but never challenge: an export holds models that the stock library
+loads, and trees are none.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ from chronotune.trial import Assignment
 log = logging.getLogger("chronotune.challenger")
 
 CLEARLY = 0.01
-"""What is weighed on validation must be better there by this share than the one training that won: it was fitted to
-these windows, and costs a second model or the recipe that trains it again."""
+"""A blend must be better on validation by this share than any one model: its weight was fitted to these windows, and it
+costs a second model. A weight average costs no more than the training that won."""
 MOST_AVERAGED = 8
 MOST_WINDOWS = 2000
 """Validation windows, at even distances, on which weights are found."""
@@ -144,10 +145,9 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
 
 
 def challenger_of(scores: Mapping[str, float]) -> str:
-    """The best of CHALLENGERS on validation; the plain winner unless another is clearly better."""
-    others = [name for name in CHALLENGERS[1:] if name in scores]
-    best = min(others, key=lambda name: scores[name], default=BEST)
-    return best if scores[best] < (1 - CLEARLY) * scores[BEST] else BEST
+    """The better of winner and average on validation; the blend with zero-shot where that is clearly better still."""
+    one = min((name for name in (BEST, AVERAGE) if name in scores), key=lambda name: scores[name])
+    return WITH_ZERO_SHOT if scores.get(WITH_ZERO_SHOT, math.inf) < (1 - CLEARLY) * scores[one] else one
 
 
 def mixed(known: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:

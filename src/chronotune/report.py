@@ -126,7 +126,7 @@ def _challenger(reading: Reading) -> str:
     made_of = composition(choice["blends"][name]) if name in choice["blends"] else "; ".join(choice["averaged"])
     better, alone = choice["scores"][name], choice["scores"]["best"]
     return (
-        f"in its place {name} challenges zero-shot ({made_of}), {1 - better / alone:.1%} better than the winner on "
+        f"in its place {name} challenges zero-shot ({made_of}), {1 - better / alone:.2%} better than the winner on "
         f"validation: {objective} {better:.4f} instead of {alone:.4f}"
     )
 
