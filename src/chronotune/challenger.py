@@ -1,7 +1,7 @@
 """The challenger, chosen on validation before the test segment is opened: the tuned winner, or what is made of it.
 
 The weight average of the best checkpoints and the blend of best and zero-shot use what the sweep has paid for anyway.
-They are exported in the winner's place, the average where it is better on validation, the blend where it is clearly so.
+They are exported in the winner's place where they are so much better on validation that it is worth what they cost.
 Blends with trees are weighed and scored beside them, but never challenge: an export holds models that the stock library
 loads, and trees are none.
 """
@@ -48,7 +48,9 @@ log = logging.getLogger("chronotune.challenger")
 
 CLEARLY = 0.01
 """A blend must be better on validation by this share than any one model: its weight was fitted to these windows, and it
-costs a second model. A weight average costs no more than the training that won."""
+costs a second model."""
+NOTICEABLY = 0.005
+"""A weight average must be better by this share than the one training that won: it costs the recipe that repeats it."""
 MOST_AVERAGED = 8
 MOST_WINDOWS = 2000
 """Validation windows, at even distances, on which weights are found."""
@@ -145,9 +147,10 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
 
 
 def challenger_of(scores: Mapping[str, float]) -> str:
-    """The better of winner and average on validation; the blend with zero-shot where that is clearly better still."""
-    one = min((name for name in (BEST, AVERAGE) if name in scores), key=lambda name: scores[name])
-    return WITH_ZERO_SHOT if scores.get(WITH_ZERO_SHOT, math.inf) < (1 - CLEARLY) * scores[one] else one
+    """The winner, the average where noticeably better, or the blend with zero-shot where clearly better than both."""
+    one = AVERAGE if scores.get(AVERAGE, math.inf) < (1 - NOTICEABLY) * scores[BEST] else BEST
+    best = min(scores[name] for name in (BEST, AVERAGE) if name in scores)
+    return WITH_ZERO_SHOT if scores.get(WITH_ZERO_SHOT, math.inf) < (1 - CLEARLY) * best else one
 
 
 def mixed(known: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:

@@ -152,8 +152,8 @@ class EvaluationConfig(Declaration):
     blends: bool = Field(
         True,
         description="Also score the weight average of the best checkpoints and blends of forecasts, weighed on "
-        "validation. The average is exported where it is better, the blend of best and zero-shot where that is better "
-        "than both by 1% or more.",
+        "validation. The average is exported where it is better by 0.5% or more, the blend of best and zero-shot "
+        "where that is better than both by 1% or more.",
     )
     segments: list[str] = Field(
         default_factory=list, description="Columns by whose values errors are told apart; they need no role."
