@@ -170,6 +170,9 @@ def test_a_folder_whose_driver_was_killed_before_its_study_says_what_to_do(tmp_p
         Study.reopen(tmp_path)
     with pytest.raises(InputError, match=r"holds study\.journal"):
         Study.reopen(tmp_path)
+    (tmp_path / "checkpoints").mkdir()  # of a study that somebody has taken away
+    with Lease(tmp_path), pytest.raises(InputError, match=r"holds study\.journal"):
+        Study.reopen(tmp_path)
 
 
 def test_a_study_is_begun_as_a_whole(tmp_path: Path) -> None:

@@ -155,7 +155,8 @@ def look(directory: Path) -> BaseStorage:
 def _refuse_none(directory: Path) -> None:
     if not is_sweep(directory):
         names = {path.name for path in directory.glob("*")}
-        if any(name.startswith("lease.") for name in names - {"recipe.yaml"}):
+        leases = {name for name in names if name.startswith("lease.")}
+        if leases and names <= {"recipe.yaml", *leases}:
             raise unbegun(directory)
         raise InputError(f"{directory}: a sweep's folder holds {JOURNAL}, but this one does not. See `chronotune ls`")
     address = address_of(directory)
