@@ -26,7 +26,7 @@ from chronotune.openings import count_beside
 from chronotune.report import evaluation_table
 from chronotune.scoring import Ruler
 from chronotune.standalone import best_on_validation, evaluate_model, evaluation_of, thinned
-from chronotune.study import read
+from chronotune.study import Study, read
 from sweep_parts import new_study, small_recipe
 
 
@@ -158,13 +158,26 @@ def test_a_model_is_not_judged_on_what_it_knows(tmp_path: Path, caplog: pytest.L
     assert not caplog.text
 
 
+CHOSEN = {"number": 0, "challenger": "best"}
+
+
+def begun(directory: Path, recipe: Recipe) -> Study:
+    """The study of a sweep on the recipe's data."""
+    study = new_study(directory, recipe)
+    study.note("identity", {"data": load(recipe).fingerprint[:16]})
+    return study
+
+
 def test_a_sweep_counts_who_looks(tmp_path: Path) -> None:
     """Its winner in its folder or exported elsewhere, on its own data; not on others, and no other model."""
     recipe = small_recipe()
     sweep = tmp_path / "sweeps" / "one"
     tuned(sweep / "winner", recipe)
-    study = new_study(sweep, recipe)
-    study.note("identity", {"data": load(recipe).fingerprint[:16]})
+    begun(sweep, recipe)
+    with pytest.raises(InputError, match="when it has chosen what to export"):
+        evaluate_model(sweep / "winner", None)
+    assert "test_openings" not in read(sweep).attributes
+    Study.reopen(sweep).note("winner", CHOSEN)
     exported = tuned(tmp_path / "models" / "mine", recipe)
     assert evaluate_model(sweep / "winner", None)["test_openings"] == 1
     evaluation = evaluate_model(exported, None, max_windows=20, against="zero-shot")
@@ -217,8 +230,8 @@ def test_a_sweep_counts_who_compares_with_its_winner(tmp_path: Path) -> None:
     recipe = small_recipe()
     for name, revision, before in (("one", "a", ["once", "twice"]), ("two", "b", [])):
         tuned(tmp_path / "sweeps" / name / "winner", recipe, revision=revision * 64)
-        study = new_study(tmp_path / "sweeps" / name, recipe)
-        study.note("identity", {"data": load(recipe).fingerprint[:16]})
+        study = begun(tmp_path / "sweeps" / name, recipe)
+        study.note("winner", CHOSEN)
         study.note("test_openings", before)
     one, two = (tuned(tmp_path / "models" / name, recipe, revision=name * 64) for name in ("a", "b"))
     assert evaluate_model("tiny", recipe, against=two)["test_openings"] == 1
@@ -232,7 +245,7 @@ def test_a_broken_preset_of_another_sweep_is_passed_over(tmp_path: Path, caplog:
     recipe = small_recipe()
     for name in ("broken", "mine"):
         tuned(tmp_path / "sweeps" / name / "winner", recipe)
-        new_study(tmp_path / "sweeps" / name, recipe).note("identity", {"data": load(recipe).fingerprint[:16]})
+        begun(tmp_path / "sweeps" / name, recipe).note("winner", CHOSEN)
     (tmp_path / "sweeps" / "broken" / "winner" / "preset.yaml").write_text("name: [")
     assert evaluate_model(tuned(tmp_path / "models" / "mine", recipe), None)["test_openings"] == 1
     assert "broken" in caplog.text
