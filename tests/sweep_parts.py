@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import optuna
+from typer.testing import CliRunner
 
+from chronotune.cli import app
 from chronotune.config.load import dump_recipe
 from chronotune.config.recipe import Recipe
 from chronotune.config.space import Hyperparameters
 from chronotune.data.prepare import load
 from chronotune.export import write_declarations
 from chronotune.proposal import Proposal
+from chronotune.results import sweeps
 from chronotune.study import Result, Study
 
 
@@ -105,3 +109,11 @@ def judged_sweep(directory: Path, decision: str | None, model: Path | None = Non
         study.note("evaluation", evaluation)
     study.note("ended", "2026-01-02T05:04:05+00:00")
     return directory
+
+
+def looked_at(sweep: Path) -> tuple[str, str]:
+    """What `ls` calls a sweep's state, and what the last line of `show` says of its driver."""
+    [listed] = [one for one in sweeps(sweep.parent) if one["path"] == str(sweep)]
+    shown = CliRunner().invoke(app, ["show", str(sweep)])
+    assert shown.exit_code == 0, shown.output
+    return listed["state"], " ".join(re.findall(r"driven by process \d+ on", shown.output))

@@ -20,15 +20,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from chronotune.cli import app
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.space import Fixed
 from chronotune.data.prepare import load
 from chronotune.data.windows import actuals, cut, windows_at
-from chronotune.results import sweeps
 from chronotune.study import read
+from sweep_parts import looked_at
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
 
@@ -328,14 +326,6 @@ def test_ctrl_c_ends_in_order_and_resume_goes_on(interrupted: subprocess.Popen[s
     assert after[0].results[: len(before[0].results)] == before[0].results
 
 
-def _looked_at(sweep: Path) -> tuple[str, str]:
-    """What `ls` calls a sweep's state, and what the last line of `show` says of its driver."""
-    [listed] = [one for one in sweeps(sweep.parent) if one["path"] == str(sweep)]
-    shown = CliRunner().invoke(app, ["show", str(sweep)])
-    assert shown.exit_code == 0, shown.output
-    return listed["state"], " ".join(re.findall(r"driven by process \d+ on", shown.output))
-
-
 def test_a_killed_worker_s_trial_goes_on(place: Path) -> None:
     """From its last checkpoint, in another process; the death is in the trial's log, and no traceback on the screen."""
     settings = ["budget.trials=1", "budget.windows=1296", "cluster.max_concurrent=1"]
@@ -350,7 +340,7 @@ def test_a_killed_worker_s_trial_goes_on(place: Path) -> None:
         for line in process.stdout:
             lines.append(line)
             if line.startswith("trial 0: 16/1296"):
-                assert _looked_at(place / "sweeps/worker") == ("running", f"driven by process {process.pid} on")
+                assert looked_at(place / "sweeps/worker") == ("running", f"driven by process {process.pid} on")
             if line.startswith("trial 0: 432/1296"):
                 [worker] = re.findall(r"runs in process (\d+)", log.read_text())
                 os.kill(int(worker), signal.SIGKILL)
@@ -366,9 +356,7 @@ def test_a_closed_pipe_does_not_end_a_sweep(place: Path) -> None:
     """`chronotune run ... | head -1`: only the display is lost."""
     command = f"{sys.executable} -m chronotune run smoke --dir sweeps/head --set budget.trials=1 | head -1"
     subprocess.run(command, shell=True, cwd=place, env=ENVIRONMENT, capture_output=True, timeout=200, check=False)
-    reading = read(place / "sweeps/head")
-    assert reading.attributes["ended"]
-    assert reading.attributes["evaluation"]
+    assert all(read(place / "sweeps/head").attributes[key] for key in ("ended", "evaluation"))
 
 
 def test_a_killed_driver_is_resumed_identically(sweep: Path, place: Path) -> None:
