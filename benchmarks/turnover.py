@@ -58,8 +58,8 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         What `--json` prints: `runs` by way, in the order of the seeds, those of ours with what every contender of its
-        evaluation scores; the medians over the seeds of trials per hour,
-        of `busy_share` and of `gap` in seconds; `trials_per_hour_ratio` of ours to the others; what was the best when
+        evaluation scores; the medians over the seeds of trials per hour, of `busy_share` and of `gap` in seconds;
+        `trials_per_hour_ratio` of ours to the others; what was the best when
         ours had ended, `validation` and `test` of each way and seed, null where it had no result yet; the same of what
         each way could `hand_out` when ours had written what it exports, `hand_out_s` after the beginning; and the
         highest memory, and seconds of training and validation of the `longest` trial.

@@ -163,10 +163,7 @@ def test_folders_without_a_study_are_refused(tmp_path: Path) -> None:
 def test_a_folder_whose_driver_was_killed_before_its_study_says_what_to_do(tmp_path: Path) -> None:
     """`run` does not take it again. A recipe alone may be anybody's."""
     (tmp_path / "recipe.yaml").touch()
-    with (
-        Lease(tmp_path),
-        pytest.raises(InputError, match=r"was never begun\. Remove the folder and run"),
-    ):
+    with Lease(tmp_path), pytest.raises(InputError, match=r"was never begun\. Remove the folder and run"):
         Study.reopen(tmp_path)
     with pytest.raises(InputError, match=r"holds study\.journal"):
         Study.reopen(tmp_path)

@@ -55,8 +55,6 @@ MOST_AVERAGED = 8
 MOST_WINDOWS = 2000
 """Validation windows, at even distances, on which weights are found."""
 WITH_ZERO_SHOT, WITH_TREES, STACK = f"{BEST} + {ZERO_SHOT}", f"{BEST} + trees", "stack of all"
-CHALLENGERS = (BEST, AVERAGE, WITH_ZERO_SHOT)
-"""Who may be exported, the simplest first."""
 
 
 class Models(Protocol):
@@ -85,7 +83,7 @@ class Choice:
     tuned: str
     """SHA-256 of the tuned winner's weights, whose choice this is."""
     challenger: str
-    """One of CHALLENGERS."""
+    """Who is exported: BEST, AVERAGE or WITH_ZERO_SHOT."""
     scores: Mapping[str, float]
     """The objective on validation by contender; one that is not finite is left out."""
     blends: Mapping[str, Mapping[str, float]]
@@ -148,9 +146,10 @@ def choose(directory: Path, reading: Reading, assignment: Assignment, worker: Mo
 
 def challenger_of(scores: Mapping[str, float]) -> str:
     """The winner, the average where noticeably better, or the blend with zero-shot where clearly better than both."""
-    one = AVERAGE if scores.get(AVERAGE, math.inf) < (1 - NOTICEABLY) * scores[BEST] else BEST
-    best = min(scores[name] for name in (BEST, AVERAGE) if name in scores)
-    return WITH_ZERO_SHOT if scores.get(WITH_ZERO_SHOT, math.inf) < (1 - CLEARLY) * best else one
+    average, blended = (scores.get(name, math.inf) for name in (AVERAGE, WITH_ZERO_SHOT))
+    if blended < (1 - CLEARLY) * min(scores[BEST], average):
+        return WITH_ZERO_SHOT
+    return AVERAGE if average < (1 - NOTICEABLY) * scores[BEST] else BEST
 
 
 def mixed(known: Mapping[str, FloatArray], weights: Mapping[str, float]) -> FloatArray:
