@@ -324,11 +324,11 @@ class _AtRungs(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
 
 
 def forecasts(model: Any, panel: Panel, windows: Sequence[Window], context: int, horizon: int) -> Any:
-    """Quantiles of windows by `Chronos2Pipeline.predict_quantiles` on a list of dictionaries, (windows, 9, horizon)."""
+    """Quantiles of windows by `Chronos2Pipeline.predict` on a list of dictionaries, in order, (windows, 9, horizon)."""
     from chronos import Chronos2Pipeline
 
+    pipeline = Chronos2Pipeline(model)
     inputs = [as_dictionary(panel, window, max(0, window.origin - context), horizon) for window in windows]
-    quantiles, _ = Chronos2Pipeline(model).predict_quantiles(
-        inputs, prediction_length=horizon, quantile_levels=list(QUANTILES), context_length=context
-    )
-    return np.stack([forecast[0].T.numpy() for forecast in quantiles])
+    quantiles = pipeline.predict(inputs, prediction_length=horizon, context_length=context)
+    ordered = np.stack([np.sort(forecast[0].numpy(), axis=0) for forecast in quantiles])  # as ours are: they may cross
+    return ordered[:, [pipeline.quantiles.index(level) for level in QUANTILES]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from chronotune.config.space import Hyperparameters
 from chronotune.data.panel import Panel, Series, Window
+from chronotune.metrics import QUANTILES
 
 if TYPE_CHECKING:
     from chronos.chronos2.model import Chronos2Model
@@ -68,6 +70,40 @@ def small_panel() -> Panel:
             target[random.choice(steps, 40, replace=False)] = np.nan
         series.append(Series(f"s{number}", offset, target.astype(np.float32), covariates.astype(np.float32)))
     return Panel(datetime(2024, 1, 1), timedelta(hours=1), "y", PAST_ONLY, KNOWN, tuple(series), {})
+
+
+def by_the_library(
+    model: Any,
+    panel: Panel,
+    windows: Sequence[Window],
+    context_length: int,
+    horizon: int,
+    covariates: Sequence[str],
+    **options: Any,
+) -> np.ndarray[Any, Any]:
+    """`Chronos2Pipeline.predict_quantiles` of whole histories, in order, shape (windows, 9, horizon)."""
+    import torch
+    from chronos import Chronos2Pipeline
+    from chronos.utils import interpolate_quantiles
+
+    tasks = []
+    for window in windows:
+        series, origin = panel.series[window.series], window.origin
+        rows = {name: series.covariates[panel.covariates.index(name)] for name in covariates}
+        task: dict[str, Any] = {"target": series.target[:origin]}
+        if rows:
+            task["past_covariates"] = {name: row[:origin] for name, row in rows.items()}
+        if known := {name: row[origin : origin + horizon] for name, row in rows.items() if name in panel.known_future}:
+            beyond = (0, max(0, origin + horizon - len(series)))
+            task["future_covariates"] = {n: np.pad(row, beyond, constant_values=np.nan) for n, row in known.items()}
+        tasks.append(task)
+    pipeline = Chronos2Pipeline(model)
+    levels = pipeline.quantiles
+    quantiles, _ = pipeline.predict_quantiles(
+        tasks, prediction_length=horizon, quantile_levels=levels, context_length=context_length, **options
+    )
+    ordered = torch.stack([q[0].sort(dim=-1).values for q in quantiles])
+    return np.asarray(interpolate_quantiles(list(QUANTILES), levels, ordered).mT.numpy())
 
 
 WINDOWS = (Window(0, 300), Window(1, 180), Window(2, 33), Window(0, 17), Window(1, 5), Window(0, 380))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from chronotune import attention, forecaster
-from chronotune.data.panel import Panel, Series, Window
+from chronotune.data.panel import Series, Window
 from chronotune.errors import ChronotuneError, OutOfMemoryError
 from chronotune.forecaster import predict_windows
 from chronotune.metrics import EVALUATION_LEVELS, QUANTILES
-from engine_parts import ALL, CONTEXT, HORIZON, KNOWN, PAST_ONLY, WINDOWS, small_model, small_panel
+from engine_parts import ALL, CONTEXT, HORIZON, KNOWN, PAST_ONLY, WINDOWS, by_the_library, small_model, small_panel
 
 SHOWN: dict[str, Any] = {"context_length": CONTEXT, "horizon": HORIZON, "covariates": ALL}
 
@@ -26,35 +26,6 @@ def _asked_anew() -> Iterator[None]:
     attention.is_known.cache_clear()
     yield
     attention.is_known.cache_clear()
-
-
-def by_the_library(
-    model: Any,
-    panel: Panel,
-    windows: Sequence[Window],
-    context_length: int,
-    horizon: int,
-    covariates: Sequence[str],
-    **options: Any,
-) -> np.ndarray[Any, Any]:
-    """`Chronos2Pipeline.predict_quantiles` on whole histories as dictionaries, shape (windows, 9, horizon)."""
-    from chronos import Chronos2Pipeline
-
-    tasks = []
-    for window in windows:
-        series, origin = panel.series[window.series], window.origin
-        rows = {name: series.covariates[panel.covariates.index(name)] for name in covariates}
-        task: dict[str, Any] = {"target": series.target[:origin]}
-        if rows:
-            task["past_covariates"] = {name: row[:origin] for name, row in rows.items()}
-        if known := {name: row[origin : origin + horizon] for name, row in rows.items() if name in panel.known_future}:
-            beyond = (0, max(0, origin + horizon - len(series)))
-            task["future_covariates"] = {n: np.pad(row, beyond, constant_values=np.nan) for n, row in known.items()}
-        tasks.append(task)
-    quantiles, _ = Chronos2Pipeline(model).predict_quantiles(
-        tasks, prediction_length=horizon, quantile_levels=list(QUANTILES), context_length=context_length, **options
-    )
-    return np.stack([q[0].T.numpy() for q in quantiles])
 
 
 def assert_equal(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> None:
@@ -301,3 +272,13 @@ def test_other_levels_of_the_same_forecast() -> None:
     more = predict_windows(model, small_panel(), WINDOWS, **arguments, levels=EVALUATION_LEVELS)
     assert more.shape == (len(WINDOWS), len(EVALUATION_LEVELS), HORIZON)
     np.testing.assert_array_equal(more[:, [EVALUATION_LEVELS.index(level) for level in QUANTILES]], nine)
+
+
+def test_quantiles_do_not_cross() -> None:
+    """Whichever are asked for and in whatever order; the model's own, whose weights are random, do cross."""
+    model, panel = small_model(), small_panel()
+    levels = list(reversed(EVALUATION_LEVELS))
+    assert (np.diff(predict_windows(model, panel, WINDOWS, **SHOWN), axis=1) >= 0).all()
+    assert (np.diff(predict_windows(model, panel, WINDOWS, **SHOWN, levels=levels), axis=1) <= 0).all()
+    raw = model(context=torch.randn(3, 64), num_output_patches=1).quantile_preds
+    assert (raw.diff(dim=1) < 0).any()

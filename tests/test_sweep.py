@@ -24,8 +24,9 @@ import pytest
 from chronotune.config.load import load_model, load_recipe
 from chronotune.config.space import Fixed
 from chronotune.data.prepare import load
-from chronotune.data.windows import actuals, cut, windows_at
+from chronotune.data.windows import actuals, windows_at
 from chronotune.study import read
+from engine_parts import by_the_library
 from sweep_parts import looked_at
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
@@ -160,7 +161,6 @@ def test_training_the_export_again_gives_the_same_score(exported: Path, sweep: P
 
 def test_the_stock_library_forecasts_the_same(exported: Path) -> None:
     """Plain `Chronos2Pipeline.from_pretrained` on the exported folder, fed dictionaries, covariates included."""
-    import torch
     from chronos import Chronos2Pipeline
 
     from chronotune.forecaster import load_model as load_weights
@@ -175,17 +175,10 @@ def test_the_stock_library_forecasts_the_same(exported: Path) -> None:
     ours = predict_windows(
         load_weights(preset), panel, windows, context_length=serving.context_length, horizon=24, covariates=names
     )
-    inputs = []
-    for window in windows:
-        context, future = cut(panel, window, serving.context_length, 24)
-        past = {name: torch.tensor(row) for name, row in zip(names, context[1:], strict=True)}
-        known = {name: torch.tensor(row) for name, row in zip(serving.known_future, future, strict=True)}
-        inputs.append({"target": torch.tensor(context[0]), "past_covariates": past, "future_covariates": known})
-    pipeline = Chronos2Pipeline.from_pretrained(str(exported))
-    theirs, _ = pipeline.predict_quantiles(inputs, prediction_length=24, context_length=serving.context_length)
-    stacked = torch.stack([t[0].T for t in theirs]).numpy()
+    stock = Chronos2Pipeline.from_pretrained(str(exported)).model
+    theirs = by_the_library(stock, panel, windows, serving.context_length, 24, names)
     scale = np.abs(actuals(panel, windows, 24)).max()
-    assert np.abs(stacked - ours).max() / scale < 1e-5
+    assert np.abs(theirs - ours).max() / scale < 1e-5
 
 
 def test_evaluating_again_counts_the_opening(sweep: Path, place: Path) -> None:

@@ -54,9 +54,10 @@ def predict_windows(
 ) -> Forecasts:
     """Quantile forecasts, each window on its own: but for last places the result does not depend on the others.
 
-    The same numbers as `Chronos2Pipeline.predict_quantiles` with the windows as dictionaries; also beyond the
-    model's longest single forecast, where the library feeds its quantiles back. The model's mode and the global
-    random number generators are left as they were. When memory runs out, fewer windows are computed at once.
+    The same numbers as `Chronos2Pipeline.predict_quantiles` with the windows as dictionaries, also beyond the model's
+    longest single forecast, where the library feeds its quantiles back; but where the model's quantiles cross they are
+    put into order first (Chernozhukov, Fernandez-Val & Galichon 2010). The model's mode and the global random number
+    generators are left as they were. When memory runs out, fewer windows are computed at once.
 
     Args:
         model: On any device; computes in its own precision.
@@ -186,12 +187,16 @@ def _in_one_pass(
     tensors = {name: torch.from_numpy(a).to(model.device) for name, a in {**batch, "group_ids": groups}.items()}
     with inside_windows(model, rows=rows, patches=patches):
         quantiles = model(**tensors, num_output_patches=patches).quantile_preds
-    targets = _on_levels(levels, quantiles[::rows, :, :horizon], model.chronos_config.quantiles)
+    targets = _in_order(levels, quantiles[::rows, :, :horizon], model.chronos_config.quantiles)
     return np.asarray(targets.cpu().numpy(), dtype=np.float32)
 
 
-def _on_levels(levels: Sequence[float], quantiles: Tensor, models: list[float]) -> Tensor:
-    """From shape (windows, models, horizon) to (windows, levels, horizon); absent levels by the library's rule."""
+def _in_order(levels: Sequence[float], quantiles: Tensor, models: list[float]) -> Tensor:
+    """From shape (windows, models, horizon) to (windows, levels, horizon); absent levels by the library's rule.
+
+    All the model's quantiles are put into order, so that one is the same whichever others are asked for.
+    """
+    quantiles = quantiles.sort(dim=1).values
     if set(levels) <= set(models):
         return quantiles[:, [models.index(level) for level in levels]]
     from chronos.utils import interpolate_quantiles
@@ -211,19 +216,20 @@ def _continued(
     import torch
     from chronos import Chronos2Pipeline
 
-    inputs = [_prepared(panel, window, steps, horizon) for window in windows]
+    inputs, models = [_prepared(panel, window, steps, horizon) for window in windows], model.chronos_config.quantiles
     # the library's data loader draws a seed from the global generator at every call
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), inside_windows(model):
         warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
         quantiles, _ = Chronos2Pipeline(model).predict_quantiles(
             inputs,
             prediction_length=horizon,
-            quantile_levels=list(levels),
+            quantile_levels=models,
             context_length=steps,
             batch_size=len(windows) * (1 + len(panel.covariates)),
             cross_learning=False,
         )
-    return np.stack([forecast[0].T.numpy() for forecast in quantiles])
+    ordered = _in_order(levels, torch.stack([forecast[0].T for forecast in quantiles]), models)
+    return np.asarray(ordered.numpy(), dtype=np.float32)
 
 
 def _prepared(panel: Panel, window: Window, context_length: int, horizon: int) -> dict[str, Any]:
