@@ -13,8 +13,8 @@ from chronotune.config.space import extremes
 from chronotune.data.panel import TrialData
 from chronotune.data.prepare import Dataset
 
-SCORED = "the weights' moving average"
-"""What a trial's scores are of (`ema.py`); by another choice they would not compare with these."""
+SCORED = "the weights' moving average, its quantiles in order"
+"""What a trial's scores are of (`ema.py`, `forecaster.py`); by another choice they would not compare with these."""
 
 
 _RULES = ("horizon", "objective", "split", "budget", "early_stopping", "search", "finalists", "evaluation")
