@@ -17,9 +17,9 @@ LAYERS = {
     "config.secrets config.space config.storage collector",
     "pure": "authtoken blending data data.* metrics noise openings records segments significance verdict gate scoring "
     "specimens logs meanwhile memory catalog lease config.lines config.faults config.resolve config.load",
-    "adapters": "attention averaging baselines checkpoint cluster.* device drawing ema endings extrapolation finetune "
-    "forecaster gauges journal lstm members onednn pretrained proposal sampler search start storage stores study "
-    "threads trainable trees tracking.*",
+    "adapters": "attention averaging baselines checkpoint cluster.* device drawing dropout ema endings extrapolation "
+    "finetune forecaster forwards gauges journal lstm members onednn pretrained proposal sampler search start storage "
+    "stores study threads trainable trees tracking.*",
     "story": "again challenger compare contenders evaluation export finalists identity page.* refit repeats results "
     "serving standalone sweep train trial tuner validation",
     "faces": "__init__ __main__ cli commands.* driver progress pyfunc report",
@@ -46,6 +46,10 @@ SIDEWAYS = {
     ("finetune", "attention"),
     ("finetune", "ema"),
     ("attention", "onednn"),
+    ("attention", "dropout"),
+    ("attention", "forwards"),
+    ("onednn", "forwards"),
+    ("dropout", "forwards"),
     ("forecaster", "attention"),
     ("forecaster", "device"),
     ("finetune", "device"),
@@ -64,8 +68,8 @@ IMPORTERS = {
     "optuna": "drawing extrapolation journal page.* proposal sampler search storage study",
     "sqlalchemy": "storage",
     "ray": "cluster.* evaluation gauges repeats search sweep trial tuner",
-    "torch": "attention checkpoint device ema finetune forecaster lstm members onednn pretrained sampler threads "
-    "trainable trial",
+    "torch": "attention checkpoint device dropout ema finetune forecaster forwards lstm members onednn pretrained "
+    "sampler threads trainable trial",
     "chronos": "attention finetune forecaster pretrained trainable trial validation",
     "transformers": "pretrained",
     "peft": "trainable",

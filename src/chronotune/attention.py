@@ -13,11 +13,13 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chronotune.forwards import replaced
 
 if TYPE_CHECKING:
     from chronos.chronos2.model import Chronos2Model
@@ -48,13 +50,12 @@ def inside_windows(model: Chronos2Model, *, rows: int | None = None, patches: in
     if not is_known():
         yield
         return
-    from chronotune.onednn import linear_layers  # it imports torch
+    from chronotune.dropout import dropout_layers  # these two import torch
+    from chronotune.onednn import linear_layers
 
     shortcut = _Shortcut(model, rows, patches)
-    with ExitStack() as stack:
-        stack.enter_context(linear_layers(model))
-        stack.enter_context(_forward_of(model.encoder, shortcut.encode))
-        stack.enter_context(_forward_of(model.output_patch_embedding, shortcut.project))
+    shorter: dict[nn.Module, Any] = {model.encoder: shortcut.encode, model.output_patch_embedding: shortcut.project}
+    with linear_layers(model), dropout_layers(model), replaced(shorter):
         yield
 
 
@@ -108,20 +109,6 @@ def is_known() -> bool:
         digest or "not installed",
     )
     return False
-
-
-@contextmanager
-def _forward_of(module: nn.Module, forward: Any) -> Iterator[None]:
-    """Replace one instance's `forward` for the time of the block."""
-    before = vars(module).get("forward")  # set by nobody but for tools that do the same
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 class _Shortcut:
@@ -202,7 +189,7 @@ def _attend(attention: Any, asking: Tensor, asked: Tensor, mask: Tensor, positio
 
     The weight of an only key is 1 whatever the query: neither is computed then, and dropout is applied to that weight.
     """
-    from torch.nn.functional import dropout
+    from chronotune.dropout import dropout
 
     def heads(states: Tensor) -> Tensor:
         return states.unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)
@@ -216,10 +203,22 @@ def _attend(attention: Any, asking: Tensor, asked: Tensor, mask: Tensor, positio
         if positions is not None:
             cos, sin = attention.rope_embed(values, positions)
             queries, keys = (_rotated(attention.rope_embed, states, cos, sin) for states in (queries, keys))
-        fused = attention.config._attn_implementation == "sdpa"
-        attend = attention._sdpa_attention if fused else attention._eager_attention
-        attended, _ = attend(queries, keys, values, mask)
+        attended = _weighted(attention, queries, keys, values, mask)
     return attention.o(attended.transpose(1, 2).flatten(2))
+
+
+def _weighted(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the values by the softmax of queries and keys: the library's, but with our dropout of its weights."""
+    from chronotune.dropout import dropout, is_ours
+
+    if attention.training and is_ours(values, attention.dropout):  # where torch has no fused kernel either
+        weights = (queries @ keys.mT + mask).softmax(-1)
+        return dropout(weights, attention.dropout) @ values
+    fused = attention.config._attn_implementation == "sdpa"
+    attended: Tensor = (attention._sdpa_attention if fused else attention._eager_attention)(
+        queries, keys, values, mask
+    )[0]
+    return attended
 
 
 def _rotated(rotary: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from chronotune.forwards import replaced
+
 CPUINFO = Path("/proc/cpuinfo")
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 NEVER = "2"
 """What stands there where no more memory is promised than there is."""
-SMALLEST = 32
-"""Fewest inputs and outputs of a layer that oneDNN gets: not LoRA's thin ones, but for rank 32."""
+SMALLEST = 4
+"""Fewest inputs and outputs of a layer that oneDNN gets: LoRA's thin ones too."""
 FEWEST_ROWS = 256
 """Of a product that oneDNN gets: below, the call costs what the product saves."""
 
@@ -52,17 +54,12 @@ def may_be_refused() -> bool:
 def linear_layers(model: nn.Module) -> Iterator[None]:
     """Inside the block, forward passes of this model's linear layers go by oneDNN where that is faster.
 
-    Backward passes may follow outside. Only the `forward`s of these instances are replaced, and put back afterwards.
-    Layers whose numbers are not 32-bit floats on a CPU stay as they are, and all where memory may be refused.
+    Backward passes may follow outside. Layers whose numbers are not 32-bit floats on a CPU stay as they are, and all
+    where memory may be refused.
     """
     layers = [layer for layer in model.modules() if _is_wide(layer)] if is_faster() and not may_be_refused() else []
-    try:
-        for layer in layers:
-            vars(layer)["forward"] = functools.partial(_forward, layer)
+    with replaced({layer: functools.partial(_forward, layer) for layer in layers}):
         yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
 
 
 def _is_wide(layer: nn.Module) -> bool:
@@ -101,9 +98,16 @@ class _Linear(torch.autograd.Function):  # type: ignore[misc]  # torch does not 
         gradient = gradient.contiguous()
         return (
             None if weight is None else _product(gradient, weight.t()),
-            None if rows is None else _product(gradient.t(), rows.t()),
+            None if rows is None else _of_weight(gradient, rows),
             gradient.sum(0) if ctx.needs_input_grad[2] else None,
         )
+
+
+def _of_weight(gradient: Tensor, rows: Tensor) -> Tensor:
+    """The weight's gradient. Its operands are transposed, and oneDNN is faster with the narrower one on the left."""
+    if rows.shape[1] < gradient.shape[1]:
+        return _product(rows.t(), gradient.t()).t()
+    return _product(gradient.t(), rows.t())
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
