@@ -57,12 +57,12 @@ def linear_layers(model: nn.Module) -> Iterator[None]:
     Backward passes may follow outside. Layers whose numbers are not 32-bit floats on a CPU stay as they are, and all
     where memory may be refused.
     """
-    layers = [layer for layer in model.modules() if _is_wide(layer)] if is_faster() and not may_be_refused() else []
+    layers = [layer for layer in model.modules() if _is_suited(layer)] if is_faster() and not may_be_refused() else []
     with replaced({layer: functools.partial(_forward, layer) for layer in layers}):
         yield
 
 
-def _is_wide(layer: nn.Module) -> bool:
+def _is_suited(layer: nn.Module) -> bool:
     """Whether it is a linear layer on a CPU that has so many inputs and outputs, and that nobody else has changed."""
     if type(layer) is not nn.Linear or "forward" in vars(layer):
         return False
