@@ -23,7 +23,6 @@ from sidebyside import ROUNDS, Pair, alternate, threads
 
 from chronotune.config.load import load_model
 from chronotune.data.panel import Panel, Window
-from chronotune.metrics import QUANTILES
 
 if TYPE_CHECKING:
     from chronos.chronos2.model import Chronos2Model
@@ -107,12 +106,10 @@ def _ours(model: Chronos2Model, panel: Panel, windows: Sequence[Window], context
 
 def _theirs(model: Chronos2Model, tasks: list[dict[str, Any]], context: int) -> NDArray[np.float32]:
     """Shape (windows, 9, horizon), as ours: of the model's own levels, those that we forecast."""
-    from chronos import Chronos2Pipeline
+    from plain_ways import predicted
 
-    pipeline = Chronos2Pipeline(model)
-    forecasts = pipeline.predict(tasks, prediction_length=HORIZON, context_length=context)
-    levels = [pipeline.quantiles.index(level) for level in QUANTILES]
-    return np.stack([forecast[0].numpy()[levels] for forecast in forecasts])
+    forecasts: NDArray[np.float32] = predicted(model, tasks, context, HORIZON)
+    return forecasts
 
 
 def _rates(windows: int, library: Pair, single: Pair) -> dict[str, float]:

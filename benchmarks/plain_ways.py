@@ -324,11 +324,16 @@ class _AtRungs(TrainerCallback):  # type: ignore[misc]  # transformers is not fo
 
 
 def forecasts(model: Any, panel: Panel, windows: Sequence[Window], context: int, horizon: int) -> Any:
-    """Quantiles of windows by `Chronos2Pipeline.predict` on a list of dictionaries, in order, (windows, 9, horizon)."""
+    """Quantiles of windows by the library on a list of dictionaries, as `predicted` gives them."""
+    inputs = [as_dictionary(panel, window, max(0, window.origin - context), horizon) for window in windows]
+    return predicted(model, inputs, context, horizon)
+
+
+def predicted(model: Any, inputs: list[dict[str, Any]], context: int, horizon: int) -> Any:
+    """What `Chronos2Pipeline.predict` gives, in order as ours are, since they may cross: (windows, 9, horizon)."""
     from chronos import Chronos2Pipeline
 
     pipeline = Chronos2Pipeline(model)
-    inputs = [as_dictionary(panel, window, max(0, window.origin - context), horizon) for window in windows]
     quantiles = pipeline.predict(inputs, prediction_length=horizon, context_length=context)
-    ordered = np.stack([np.sort(forecast[0].numpy(), axis=0) for forecast in quantiles])  # as ours are: they may cross
-    return ordered[:, [pipeline.quantiles.index(level) for level in QUANTILES]]
+    shown = [pipeline.quantiles.index(level) for level in QUANTILES]
+    return np.stack([np.sort(forecast[0].numpy(), axis=0)[shown] for forecast in quantiles])

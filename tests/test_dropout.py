@@ -109,3 +109,26 @@ def test_a_training_step_draws_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch
     (without := small_tuner(dropout=0.0)).advance(5)
     for ours, theirs in zip(weights_of(kept).values(), weights_of(without).values(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_as_much_is_kept_for_the_backward_pass(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step takes is predicted by what torch's own dropout and attention keep."""
+    ours = _kept(mode)
+    monkeypatch.setattr(dropouts, "is_ours", lambda *_: False)
+    assert ours == _kept(mode)
+
+
+def _kept(mode: str) -> int:
+    """Bytes that the backward pass of one step finds, each once."""
+    alive = list[torch.Tensor]()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(tensor)
+        return tensor
+
+    tuner = small_tuner(mode, budget_windows=3, rungs=(3,))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        tuner.advance(3)
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in alive}
+    return sum(storages.values())

@@ -274,11 +274,14 @@ def test_other_levels_of_the_same_forecast() -> None:
     np.testing.assert_array_equal(more[:, [EVALUATION_LEVELS.index(level) for level in QUANTILES]], nine)
 
 
-def test_quantiles_do_not_cross() -> None:
-    """Whichever are asked for and in whatever order; the model's own, whose weights are random, do cross."""
-    model, panel = small_model(), small_panel()
-    levels = list(reversed(EVALUATION_LEVELS))
-    assert (np.diff(predict_windows(model, panel, WINDOWS, **SHOWN), axis=1) >= 0).all()
-    assert (np.diff(predict_windows(model, panel, WINDOWS, **SHOWN, levels=levels), axis=1) <= 0).all()
+@pytest.mark.parametrize("horizon", [HORIZON, 100])
+@pytest.mark.parametrize("levels", [QUANTILES, EVALUATION_LEVELS, (0.02, 0.33, 0.5, 0.98)], ids=len)
+def test_quantiles_do_not_cross(levels: tuple[float, ...], horizon: int) -> None:
+    """Whichever are asked for, in whatever order, however far; the model's own, whose weights are random, do cross."""
+    model, asked = small_model(), {**SHOWN, "horizon": horizon}
+    forward = predict_windows(model, small_panel(), WINDOWS, **asked, levels=levels)
+    backward = predict_windows(model, small_panel(), WINDOWS, **asked, levels=levels[::-1])
+    assert (np.diff(forward, axis=1) >= 0).all()
+    np.testing.assert_array_equal(backward, forward[:, ::-1])
     raw = model(context=torch.randn(3, 64), num_output_patches=1).quantile_preds
     assert (raw.diff(dim=1) < 0).any()

@@ -104,7 +104,7 @@ def is_known() -> bool:
         return True
     log.warning(
         "chronos-forecasting %s (source %s) has not been compared with our faster attention; its own, slower way is "
-        "taken, with the same results",
+        "taken, to the same results",
         version("chronos-forecasting"),
         digest or "not installed",
     )
@@ -212,7 +212,7 @@ def _weighted(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, mas
     from chronotune.dropout import dropout, is_ours
 
     if attention.training and is_ours(values, attention.dropout):  # where torch has no fused kernel either
-        weights = (queries @ keys.mT + mask).softmax(-1)
+        weights = (queries @ keys.mT).add_(mask).softmax(-1)
         return dropout(weights, attention.dropout) @ values
     fused = attention.config._attn_implementation == "sdpa"
     attended: Tensor = (attention._sdpa_attention if fused else attention._eager_attention)(

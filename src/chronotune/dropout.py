@@ -38,8 +38,8 @@ def is_ours(states: Tensor, probability: float) -> bool:
 
 @contextmanager
 def dropout_layers(model: nn.Module) -> Iterator[None]:
-    """Inside the block, this model's dropout layers are `dropout`; backward passes may follow outside."""
-    layers = [layer for layer in model.modules() if _is_plain(layer)]
+    """Inside the block, dropout layers of this model in training are `dropout`; backward passes may follow outside."""
+    layers = [layer for layer in model.modules() if _is_plain(layer)] if model.training else []
     with replaced({layer: functools.partial(_forward, layer) for layer in layers}):
         yield
 

@@ -55,8 +55,8 @@ def predict_windows(
     """Quantile forecasts, each window on its own: but for last places the result does not depend on the others.
 
     The same numbers as `Chronos2Pipeline.predict_quantiles` with the windows as dictionaries, also beyond the model's
-    longest single forecast, where the library feeds its quantiles back; but where the model's quantiles cross they are
-    put into order first (Chernozhukov, Fernandez-Val & Galichon 2010). The model's mode and the global random number
+    longest single forecast, where the library feeds its quantiles back; but where those of the result cross they are
+    put into order (Chernozhukov, Fernandez-Val & Galichon 2010). The model's mode and the global random number
     generators are left as they were. When memory runs out, fewer windows are computed at once.
 
     Args:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Inside the block, these instances have these `forward`s; their classes and what is saved stay untouched."""
+    """Inside the block, these instances have these `forward`s; their classes and state dicts stay untouched.
+
+    A copy or a pickle that is made inside the block would keep them.
+    """
     before = {layer: vars(layer).get("forward") for layer in forwards}  # set by nobody but by tools that do the same
     try:
         for layer, forward in forwards.items():

@@ -13,8 +13,8 @@ from chronotune.config.space import extremes
 from chronotune.data.panel import TrialData
 from chronotune.data.prepare import Dataset
 
-SCORED = "the weights' moving average, its quantiles in order"
-"""What a trial's scores are of (`ema.py`, `forecaster.py`); by another choice they would not compare with these."""
+SCORED = "the weights' moving average"
+"""What a trial's scores are of (`ema.py`); by another choice they would not compare with these."""
 
 
 _RULES = ("horizon", "objective", "split", "budget", "early_stopping", "search", "finalists", "evaluation")
@@ -74,7 +74,7 @@ def ruler(recipe: Recipe, data: TrialData) -> str:
     """What validation scores are measured with: scores of sweeps compare only when theirs are equal."""
     windows = [[window.series, window.origin] for window in data.validation]
     return f"{len(windows)} windows of {data.horizon} steps by {recipe.objective}, " + _fingerprint(
-        [windows, data.scales.tolist()]
+        [windows, data.scales.tolist(), "of quantiles in order"]  # as `forecaster` gives them
     )
 
 
