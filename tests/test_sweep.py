@@ -160,7 +160,7 @@ def test_training_the_export_again_gives_the_same_score(exported: Path, sweep: P
 
 
 def test_the_stock_library_forecasts_the_same(exported: Path) -> None:
-    """Plain `Chronos2Pipeline.from_pretrained` on the exported folder, fed dictionaries, covariates included."""
+    """Plain `Chronos2Pipeline.from_pretrained` on the exported folder, covariates included; its quantiles in order."""
     from chronos import Chronos2Pipeline
 
     from chronotune.forecaster import load_model as load_weights

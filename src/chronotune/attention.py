@@ -104,7 +104,7 @@ def is_known() -> bool:
         return True
     log.warning(
         "chronos-forecasting %s (source %s) has not been compared with our faster attention; its own, slower way is "
-        "taken, to the same results",
+        "taken, with the same forecasts",
         version("chronos-forecasting"),
         digest or "not installed",
     )
@@ -215,9 +215,8 @@ def _weighted(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, mas
         weights = (queries @ keys.mT).add_(mask).softmax(-1)
         return dropout(weights, attention.dropout) @ values
     fused = attention.config._attn_implementation == "sdpa"
-    attended: Tensor = (attention._sdpa_attention if fused else attention._eager_attention)(
-        queries, keys, values, mask
-    )[0]
+    attend = attention._sdpa_attention if fused else attention._eager_attention
+    attended: Tensor = attend(queries, keys, values, mask)[0]
     return attended
 
 

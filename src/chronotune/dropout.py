@@ -24,7 +24,7 @@ CHANCES = 2**16
 
 
 def dropout(states: Tensor, probability: float, training: bool = True) -> Tensor:
-    """`functional.dropout`, with other random numbers where it is `ours`."""
+    """`functional.dropout`, with other random numbers where `is_ours` says so."""
     if not (training and is_ours(states, probability)):
         return functional.dropout(states, probability, training)
     return states * _noise(states.shape, round(probability * CHANCES))
