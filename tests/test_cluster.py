@@ -260,3 +260,41 @@ def test_a_session_hides_gpus_from_those_who_ask_for_none(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     unread = ["it holds something else there", "No such file or directory"]
     assert done.stdout.splitlines()[-1] == str(["", "0", unread, 0])
+
+
+_COLLECTS_MEANWHILE = """
+import gc, threading, time
+import ray
+from chronotune.cluster.session import connected
+from chronotune.config.cluster import ClusterProfile
+
+class Cycle:
+    def __init__(self, ref):
+        self.itself, self.ref = self, ref
+
+def drop_cycles():
+    while refs and not over.is_set():
+        Cycle(refs.pop())
+        time.sleep(0.0005)
+
+over = threading.Event()
+with connected(ClusterProfile(name="here")):
+    refs = [ray.put(number) for number in range(5000)]
+    gc.set_threshold(5)
+    beside = threading.Thread(target=drop_cycles, daemon=True)
+    beside.start()
+left = len(refs)
+over.set()
+beside.join()
+gc.collect()
+print(0 < left < 5000)
+"""
+
+
+def test_a_session_ends_whatever_a_thread_collects_meanwhile(tmp_path: Path) -> None:
+    """Ray ends the process, with code 1, when an ObjectRef is collected while it shuts down."""
+    script = tmp_path / "collects.py"
+    script.write_text(_COLLECTS_MEANWHILE)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "True"

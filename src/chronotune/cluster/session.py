@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chronotune.authtoken import keep_private
+from chronotune.collector import paused
 from chronotune.config.cluster import ClusterProfile
 from chronotune.errors import ChronotuneError, InputError
 from chronotune.lease import identity, is_alive, is_here, is_holder
@@ -56,7 +57,8 @@ def connected(profile: ClusterProfile) -> Iterator[None]:
         _connect(profile, folder)
         yield
     finally:
-        ray.shutdown()
+        with paused():  # else a thread, say the mirror's, may collect an ObjectRef meanwhile: Ray ends the process then
+            ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
