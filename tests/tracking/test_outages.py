@@ -208,3 +208,19 @@ def _closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_pauses_are_longer_at_first_and_while_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers start undisturbed, and a dead server is not asked every two seconds."""
+    pauses, brings = list[float](), iter([True, False, False, False, False, True])
+    watching = Mirror(tmp_path, Tracking(uri="http://127.0.0.1:1"))
+
+    def wait(pause: float) -> bool:
+        pauses.append(pause)
+        return len(pauses) > 6
+
+    monkeypatch.setattr(watching._ending, "wait", wait)
+    monkeypatch.setattr(watching._copier, "attempt", lambda driven: next(brings))
+    monkeypatch.setattr(watching._copier, "persist", lambda driven: None)
+    watching._watch()
+    assert pauses == [10, 2, 4, 8, 16, 30, 2]

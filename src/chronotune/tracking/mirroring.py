@@ -27,6 +27,9 @@ from chronotune.tracking.runs import Runs, prepare_environment, quiet
 
 log = logging.getLogger("chronotune.tracking")
 _RETRY_SECONDS = 1.0
+_FIRST = 5
+"""How many pauses long the first is: importing MLflow would slow workers that start, and there is nothing to tell."""
+
 LAST_SECONDS, _UPLOAD_SECONDS = 30.0, 900.0
 """How long the end of a sweep waits for a mirror that brings nothing; the second where weights may be uploaded."""
 
@@ -105,7 +108,8 @@ class Mirror:
         tracking: Where to mirror it; when not `enabled`, nothing happens.
         read: Reads its study from the mirror's thread, as `Study.shared` does; None for a reader of its own.
         say: Takes the one line that is said at the end when MLflow lacks part of the sweep.
-        every: Seconds between looks at the study; grows while there is nothing new, or nobody to tell.
+        every: Seconds between looks at the study; more before the first, while workers start, and where there is
+            nothing new, or nobody to tell.
 
     Raises:
         InputError: The tracking URI is none.
@@ -172,7 +176,7 @@ class Mirror:
 
     def _watch(self) -> None:
         assert self._copier is not None
-        pause = self._every
+        pause = _FIRST * self._every
         while not self._ending.wait(pause):
             pause = self._every if self._copier.attempt(driven=True) else min(2 * pause, 15 * self._every)
         self._copier.persist(driven=False)
