@@ -275,19 +275,19 @@ class Cycle:
 def drop_cycles():
     while refs and not over.is_set():
         Cycle(refs.pop())
-        time.sleep(0.0005)
+        time.sleep(0.001)
 
 over = threading.Event()
 with connected(ClusterProfile(name="here")):
-    refs = [ray.put(number) for number in range(5000)]
-    gc.set_threshold(5)
+    refs = [ray.put(number) for number in range(10_000)]
+    gc.set_threshold(1)
     beside = threading.Thread(target=drop_cycles, daemon=True)
     beside.start()
 left = len(refs)
 over.set()
 beside.join()
 gc.collect()
-print(0 < left < 5000)
+print(0 < left < 10_000)
 """
 
 
