@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from looking again and again at what stays: libraries, and a base model."""
+"""Python's garbage collector, kept from looking at what stays, libraries and a base model, or while it must not."""
 
 from __future__ import annotations
 
